@@ -349,6 +349,10 @@ class ExemplarPolicy(_FreshDrafts):
         }
 
 
+DIVERGED = "training_diverged"
+"""The reason of drafts that an arm no longer makes, because the loss of its training was not finite."""
+
+
 class Trainer(Protocol):
     """What trains a model: a command of the user's, or judgeloop itself. It knows nothing of recordings."""
 

@@ -151,6 +151,18 @@ class CallSettings(Block):
         return extra_body
 
 
+def address_fault(base_url: str) -> str:
+    """What is wrong with a base URL; empty where nothing is."""
+    if not base_url.startswith(("http://", "https://")):
+        return "base_url must start with http:// or https://, as http://127.0.0.1:8000/v1"
+    # It would be stored with the run, and shown.
+    if re.match(r"[^/]*//[^/?#]*@", base_url):
+        return "base_url must hold no user name or password; give them by extra_headers with ${VARIABLE}, or by api_key_env"
+    if "?" in base_url or "#" in base_url:
+        return "base_url must end before ? and #, for the calls' own paths are put behind it; give its query by extra_query, a key there as ${VARIABLE}"
+    return ""
+
+
 class Endpoint(CallSettings, _Address):
     """Where a model answers, an OpenAI-compatible base URL or an engine that judgeloop starts itself, and how it is called."""
 
@@ -158,17 +170,8 @@ class Endpoint(CallSettings, _Address):
     def _one_place(self) -> Endpoint:
         if (self.base_url is None) == (self.engine is None):
             raise ValueError("give base_url or engine, one of them")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError("base_url must start with http:// or https://, as http://127.0.0.1:8000/v1")
-        # It would be stored with the run, and shown.
-        if self.base_url is not None and re.match(r"[^/]*//[^/?#]*@", self.base_url):
-            raise ValueError(
-                "base_url must hold no user name or password; give them by extra_headers with ${VARIABLE}, or by api_key_env"
-            )
-        if self.base_url is not None and ("?" in self.base_url or "#" in self.base_url):
-            raise ValueError(
-                "base_url must end before ? and #, for the calls' own paths are put behind it; give its query by extra_query, a key there as ${VARIABLE}"
-            )
+        if self.base_url is not None and (fault := address_fault(self.base_url)):
+            raise ValueError(fault)
         return self
 
     @property

@@ -21,14 +21,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from judgeloop.errors import AnswersOutstanding, StorageFailed, TrainingFailed
-from judgeloop.experiment.schema import CommandPolicySpec
+from judgeloop.experiment.schema import CommandPolicySpec, address_fault
 from judgeloop.interchange.preferences import json_lines, training_lines
+from judgeloop.policies import DIVERGED
 from judgeloop.records import Training, served_name
 from judgeloop.rundir import RunFolder
+from judgeloop.wire.line import split_address
 
 _GRACE_S = 10.0
 """Seconds between asking a command to end and ending it."""
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
+_LOSSES = ("loss", "train_loss")
+"""The metrics that say whether a training diverged."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -129,7 +133,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _model(path: Path, run: Path) -> dict[str, Any]:
-    """The content of model.json, checked, with the digest of the adapter. Raises TrainingFailed."""
+    """The content of model.json, checked, with the digest of the adapter; or why the arm ends where its loss is not finite. Raises
+    TrainingFailed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -141,13 +146,16 @@ def _model(path: Path, run: Path) -> dict[str, Any]:
     for key, value in (("model", model), ("base_url", base_url), ("adapter", adapter)):
         if value is not None and not (isinstance(value, str) and value):
             raise TrainingFailed(f"{path}: {key} must be text")
-    if base_url and not base_url.startswith(("http://", "https://")):
-        raise TrainingFailed(f"{path}: base_url must start with http:// or https://")
+    if base_url and (fault := address_fault(base_url) or _no_address(base_url)):
+        raise TrainingFailed(f"{path}: {fault}")
+    metrics = _metrics(path, content.get("metrics"))
+    if any(isinstance(metrics.get(name), str) for name in _LOSSES):  # what it left is not asked for
+        return {"stopped": DIVERGED, "metrics": metrics}
     if not model and not adapter:
         raise TrainingFailed(
             f"{path}: names no model; give `model`, its name at the policy's endpoint or at `base_url`, or `adapter`, which is then loaded there"
         )
-    recorded: dict[str, Any] = {"model": model, "weights": "", "metrics": _metrics(path, content.get("metrics"))}
+    recorded: dict[str, Any] = {"model": model, "weights": "", "metrics": metrics}
     if base_url:
         recorded["base_url"] = base_url
     if adapter:
@@ -159,6 +167,15 @@ def _model(path: Path, run: Path) -> dict[str, Any]:
     return recorded
 
 
+def _no_address(base_url: str) -> str:
+    """Recorded, it could not be mended any more."""
+    try:
+        split_address(base_url)
+    except ValueError:
+        return "base_url is no address"
+    return ""
+
+
 def _metrics(path: Path, metrics: Any) -> dict[str, Any]:
     """The metrics of model.json: numbers by name; those that are not finite as text."""
     if metrics is None:
@@ -167,7 +184,14 @@ def _metrics(path: Path, metrics: Any) -> dict[str, Any]:
         isinstance(v, bool) or not isinstance(v, int | float) for v in metrics.values()
     ):
         raise TrainingFailed(f"{path}: metrics must be numbers by name")
-    return {str(name): value if math.isfinite(value) else str(value) for name, value in metrics.items()}
+    return {str(name): value if _is_finite(value) else str(value) for name, value in metrics.items()}
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def weights_digest(place: Path) -> str:

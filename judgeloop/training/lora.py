@@ -33,6 +33,7 @@ import numpy as np
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError, StorageFailed, TrainingFailed
 from judgeloop.experiment.schema import DpoSignalSpec, KtoSignalSpec, LoraSignal, TrainedPolicySpec
+from judgeloop.policies import DIVERGED
 from judgeloop.records import Call, TrainedModel, Training, TrainingPair, Work, prompt_turns, served_name
 from judgeloop.rundir import RunFolder
 from judgeloop.training.command import weights_digest
@@ -41,8 +42,6 @@ T = TypeVar("T")
 INSTALL = 'pip install torch -f https://download.pytorch.org/whl/cpu/torch/ && pip install "judgeloop[train]"'
 """Installs the CPU build of torch first: the plain one is several GB on Linux."""
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
-DIVERGED = "training_diverged"
-"""The reason of drafts that an arm no longer makes, because the loss of its training was not finite."""
 _SEEDS = 2**31
 _BASE = "base.sha256"
 """The file beside an adapter that names the weights of the base it was trained on."""

@@ -63,11 +63,13 @@ class Connection:
 
     def __init__(
         self, name: str, endpoint: Endpoint, environment: Mapping[str, str], first_wait_s: float = 0.5,
-        client: openai.AsyncOpenAI | None = None,
+        client: openai.AsyncOpenAI | None = None, *, is_recorded: bool = False,
     ) -> None:  # fmt: skip
-        """``name`` of the endpoint in its file; ``client``: an openai client of the caller's own, by which it is asked. Raises
-        EndpointFailed where the address or a header cannot be used."""
+        """``name`` of the endpoint in its file; ``client``: an openai client of the caller's own, by which it is asked;
+        ``is_recorded``: the address is that of a model that a training left. Raises EndpointFailed where the address or a header
+        cannot be used."""
         assert endpoint.base_url is not None
+        self._mend_address = "" if is_recorded else " or mend base_url"
         self.endpoint = endpoint
         self.where = f"endpoint {name} ({bare_address(endpoint.base_url)}, model {endpoint.model})"
         self.slots = asyncio.Semaphore(endpoint.concurrency)
@@ -184,7 +186,7 @@ class Connection:
                     return
                 if wait_s is None or fault.fault == "timeout":
                     raise EndpointFailed(
-                        f"{self.where}: no server answers ({brief(self.scrub(str(fault)))}); start it or mend base_url, then run the same command to resume"
+                        f"{self.where}: no server answers ({brief(self.scrub(str(fault)))}); start it{self._mend_address}, then run the same command to resume"
                     ) from None
                 await asyncio.sleep(wait_s)
             else:
@@ -537,7 +539,9 @@ class WireClient:
                 endpoint = endpoint.model_copy(update={"base_url": call.base_url, "model": call.body.get("model")})
             self._check_address(endpoint)
             client = None if call.base_url else self._clients.get(call.endpoint)
-            self._connections[place] = Connection(call.endpoint, endpoint, self._environment, self._backoff_s, client)
+            self._connections[place] = Connection(
+                call.endpoint, endpoint, self._environment, self._backoff_s, client, is_recorded=bool(call.base_url)
+            )
         return self._connections[place]
 
     async def _send(self, call: Call) -> Reply:
@@ -554,6 +558,10 @@ class WireClient:
                 self._flush(connection)
                 self._cassette.append(exchange)
                 return self._note(call, exchange, recorded=False)
+        except EndpointFailed as error:
+            told = _told_of_training(call, error) if call.weights and error is not self._fatal else error
+            self._fatal = self._fatal or told
+            raise told from None
         except JudgeloopError as error:
             self._fatal = self._fatal or error
             raise
@@ -651,7 +659,7 @@ class WireClient:
             settings = "base_url, model and route" if call.route in REWARD_ROUTES else "base_url and model"
             mended = remedy(str(refusal))
             if not mended and refusal.absent:  # a 404 or an unknown model has nothing to do with the key
-                mended = f"check {settings}"
+                mended = "have the server give it this name" if call.weights else f"check {settings}"
             elif not mended:
                 denied = str(refusal).startswith(("HTTP 401", "HTTP 403"))
                 mended = connection.mended(" and its credit", settings, denied=denied)
@@ -789,6 +797,12 @@ class WireClient:
         finally:
             for connection in self._connections.values():
                 await connection.close()
+
+
+def _told_of_training(call: Call, error: EndpointFailed) -> EndpointFailed:
+    """The error with whose model fails: it is recorded, and not trained again."""
+    drafts = "/".join(call.call_id.split("/")[:-2])
+    return EndpointFailed(f"{drafts}: model {call.body.get('model')}, as its training left it: {error}")
 
 
 def counted_tokens(body: Mapping[str, Any], longest: int) -> int:

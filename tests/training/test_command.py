@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -17,12 +19,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 import judgeloop
-from conftest import ITEMS, Served, small_experiment, tables, write_experiment
+from conftest import ITEMS, Served, small_experiment, tables, tables_alone, write_experiment
 from judgeloop.cli import main
 from judgeloop.commands.forecast import BEFORE
-from judgeloop.errors import AnswersOutstanding, ExperimentError, ReplayMiss, TrainingFailed
+from judgeloop.errors import AnswersOutstanding, EndpointFailed, ExperimentError, ReplayMiss, TrainingFailed
 from judgeloop.records import served_name
-from judgeloop.training.command import weights_digest
+from judgeloop.serving.planted import PlantedAnswerer
+from judgeloop.serving.planted_spec import PlantedSpec
+from judgeloop.serving.server import LocalServer, create_app
+from judgeloop.training.command import _model, weights_digest
 from judgeloop.wire.cassette import Cassette
 
 Serve = Callable[..., Served]
@@ -255,6 +260,35 @@ def test_a_command_that_leaves_no_model_ends_the_run_with_one_sentence(
 
 
 @pytest.mark.tables
+def test_an_arm_whose_command_says_a_loss_that_is_not_finite_stops_with_its_reason_and_the_others_go_on(
+    tmp_path: Path, serve: Serve
+) -> None:
+    wild = f"""{SHELL}
+    if grep -q '"arm": "wild"' training.json; then echo '{{"metrics": {{"loss": NaN, "steps": 1{"0" * 400}}}}}' > model.json; fi"""
+    arms = {**ARMS, "wild": ARMS["longer"]}
+    path = _experiment(tmp_path, serve(), ["sh", "-c", wild, str(tmp_path / "runs")], arms=arms, generations=2)
+    run = judgeloop.run(path, out=tmp_path / "run")
+    left = {e.call: e.response for e in Cassette(run.path, writable=False).exchanges() if "/train/" in e.call}
+    assert left["s0/g0/train/wild"]["stopped"] == "training_diverged"
+    assert left["s0/g0/train/wild"]["metrics"]["loss"] == "nan"
+    later = run.candidates[run.candidates["generation"] > 0]
+    assert set(later.loc[later["arm"] == "wild", "reason"]) == {"training_diverged"}
+    assert set(later.loc[later["arm"] != "wild", "reason"]) == {""}
+    # It is trained no more: three arms once, and two of them again.
+    assert _trainings(tmp_path) == len(left) == 3 + 2
+    assert tables(judgeloop.run(path, replay=run.path, out=tmp_path / "replayed").path) == tables(run.path)
+
+
+@pytest.mark.tables
+@pytest.mark.parametrize("loss", ["Infinity", "-Infinity", "NaN"])
+def test_the_loss_of_a_diverged_training_has_the_names_that_trainers_give_it(tmp_path: Path, loss: str) -> None:
+    (tmp_path / "model.json").write_text(f'{{"model": "m", "adapter": "gone", "metrics": {{"train_loss": {loss}}}}}')
+    assert _model(tmp_path / "model.json", tmp_path)["stopped"] == "training_diverged"
+    (tmp_path / "model.json").write_text(f'{{"model": "m", "metrics": {{"loss": 0.1, "margin": {loss}}}}}')
+    assert "stopped" not in _model(tmp_path / "model.json", tmp_path)
+
+
+@pytest.mark.tables
 def test_a_model_left_by_an_earlier_training_is_not_taken_for_this_one_s(tmp_path: Path, serve: Serve) -> None:
     path = _experiment(tmp_path, serve(), ["sh", "-c", "true"])
     folder = tmp_path / "run/training/s0/g0/longer"
@@ -279,6 +313,55 @@ def test_a_model_may_answer_elsewhere_and_its_adapter_is_known_by_its_weights(tm
     assert training.response["weights"] == weights_digest(run.path / "training/s0/g0/longer")
     (run.path / "training/s0/g0/longer/README.md").write_text("another date")
     assert training.response["weights"] == weights_digest(run.path / "training/s0/g0/longer")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "sentence"),
+    [
+        ("http://[::1", "base_url is no address"),
+        ("http://me:secret@host/v1", "no user name or password"),
+        ("http://host/v1?key=k", "must end before [?]"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_or_holds_a_key_is_refused_before_it_is_recorded(
+    tmp_path: Path, base_url: str, sentence: str
+) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({"model": "m", "base_url": base_url}))
+    with pytest.raises(TrainingFailed, match=f"model.json: .*{sentence}") as failed:
+        _model(tmp_path / "model.json", tmp_path)
+    assert "secret" not in str(failed.value)
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_trained_model_that_does_not_answer_is_named_and_asked_again_without_another_training(
+    tmp_path: Path, serve: Serve
+) -> None:
+    def server(*models: str, port: int = 0) -> LocalServer:
+        return LocalServer(create_app(PlantedAnswerer(PlantedSpec.model_validate({"model": list(models)}))), port=port)
+
+    with server("other") as gone:
+        base_url = gone.base_url
+    script = f"""{SHELL}
+    echo '{{"model": "mine", "base_url": "{base_url}"}}' > model.json"""
+    items = [{"item_id": f"i{k}", "prompt": f"Say something about {k}."} for k in range(12)]
+    path = _experiment(tmp_path, serve(), ["sh", "-c", script, str(tmp_path / "runs")])
+    write_experiment(path.parent, yaml.safe_load(path.read_text()), items)
+    place, port = re.escape(base_url), urlsplit(base_url).port or 0
+    who = rf"s0/g1/draft/\w+: model mine, as its training left it: endpoint m \({place}, model mine\)"
+    again = "then run the same command to resume"
+    with pytest.raises(EndpointFailed, match=f"^{who}: no server answers .*; start it, {again}$") as failed:
+        judgeloop.run(path, out=tmp_path / "run")
+    assert failed.value.exit_code == 4
+    # No draft of generation 1 was made, and what is expected of it stands.
+    assert not list((tmp_path / "run/calls").rglob("g01-draft*"))
+    assert "forecast_drift_length" in set(pd.read_csv(tmp_path / "run" / BEFORE)["term"])
+    named = rf"^{who}: HTTP 404: .*does not exist.*; have the server give it this name, {again}$"
+    with server("other", port=port), pytest.raises(EndpointFailed, match=named):
+        judgeloop.run(path, out=tmp_path / "run")
+    with server("mine", port=port), tables_alone():
+        run = judgeloop.run(path, out=tmp_path / "run")
+    assert run.candidates.query("generation == 1")["text"].notna().all()
+    assert _trainings(tmp_path) == 2
 
 
 @pytest.mark.tables
