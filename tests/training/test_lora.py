@@ -43,6 +43,7 @@ from judgeloop.wire.cassette import Cassette
 PROMPTS = ["the cat runs", "a dog sleeps", "the bird sings", "rain and sun", "a tree far", "the house near", "dog and cat", "the sun"]  # fmt: skip
 ITEMS = [{"item_id": f"i{number}", "prompt": prompt} for number, prompt in enumerate(PROMPTS)]
 ARMS = {"longer": {"judge": {"kind": "rule", "feature": "length"}}, "coin": {"judge": {"kind": "random"}}}
+_SHARING = pytest.mark.xdist_group("trained")  # one worker makes the run that these tests share
 has_libraries = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft", "trl"))
 
 
@@ -122,6 +123,7 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 class TestTraining:
     """With the libraries: slow, for they alone take seconds to load."""
 
+    @_SHARING
     def test_loss_falls_margins_grow_and_the_positive_control_lengthens_its_texts_against_the_coin(
         self, trained: tuple[Path, judgeloop.Run]
     ) -> None:
@@ -171,6 +173,7 @@ class TestTraining:
         scored = log_probabilities(model, prompts, drawn, tokenizer.pad_token_id, 1.5)
         assert scored == pytest.approx(expected, abs=1e-3)
 
+    @_SHARING
     def test_the_distance_from_the_base_model_is_measured_on_the_drafts(
         self, trained: tuple[Path, judgeloop.Run]
     ) -> None:
@@ -210,6 +213,7 @@ class TestTraining:
         assert len(expected) == 5
         assert divergence(model, other, texts) == pytest.approx(np.mean(expected), rel=1e-4)
 
+    @_SHARING
     def test_a_server_that_loads_the_adapters_drafts_what_this_process_does(
         self, trained: tuple[Path, judgeloop.Run], base: Path, tmp_path: Path
     ) -> None:
@@ -226,6 +230,7 @@ class TestTraining:
         own = run.candidates.drop(columns="log_ratio")
         pd.testing.assert_frame_equal(drafted.candidates, own)
 
+    @_SHARING
     def test_a_killed_run_resumes_to_the_same_tables(self, trained: tuple[Path, judgeloop.Run], tmp_path: Path) -> None:
         path, run = trained
         # Killed once the first arm is trained: in the midst of the second training.
@@ -249,6 +254,7 @@ class TestTraining:
             resumed = judgeloop.run(path, out=tmp_path / "killed", report=False)
         assert tables(resumed.path) == tables(run.path)
 
+    @_SHARING
     def test_a_replay_needs_no_weights_and_no_library(
         self, trained: tuple[Path, judgeloop.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -339,6 +345,7 @@ class TestTraining:
         drifts = audit.estimates.query("term == 'drift_length' and arm == 'longer'")
         assert list(drifts["generation"]) == [1, 2, 3]
 
+    @_SHARING
     def test_an_adapter_that_is_gone_or_changed_is_not_drafted_from(
         self, trained: tuple[Path, judgeloop.Run], tmp_path: Path
     ) -> None:
@@ -350,6 +357,7 @@ class TestTraining:
         with pytest.raises(TrainingFailed, match="is not here any more, and drafts are missing"):
             judgeloop.run(path, out=run.path, report=False)
 
+    @_SHARING
     @pytest.mark.parametrize("width", [32, 64])
     def test_an_adapter_of_another_base_is_refused(
         self, width: int, trained: tuple[Path, judgeloop.Run], tmp_path: Path
