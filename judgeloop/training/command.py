@@ -14,6 +14,7 @@ import math
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,12 @@ from judgeloop.wire.line import split_address
 
 _GRACE_S = 10.0
 """Seconds between asking a command to end and ending it."""
+_LOOK_S = 0.02
+"""Seconds between two looks at a command that is ending."""
+_PROCESS = "process.json"
+"""The file that says which process trains, while it does."""
+_START_FIELD = 18
+"""The place of the start time in /proc/<pid>/stat, counted behind the state."""
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
 _LOSSES = ("loss", "train_loss")
 """The metrics that say whether a training diverged."""
@@ -96,8 +103,9 @@ class CommandTrainer:
 
     async def _run(self, folder: Path) -> None:
         """Run the command to its end. Raises TrainingFailed where it cannot be started, fails or takes too long."""
-        command, log = self.spec.command, folder / "log.txt"
+        command, log, known = self.spec.command, folder / "log.txt", folder / _PROCESS
         again = "mend it and run the same command again; what is recorded is kept"
+        await _end_earlier(known)
         with log.open("wb") as output:
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -108,6 +116,8 @@ class CommandTrainer:
                     f"policy.command: {command[0]!r} cannot be run ({error.strerror or error}); {again}"
                 ) from None
             try:
+                started = {"pid": process.pid, "started": _started(process.pid)}
+                self.run.write_json(str(known.relative_to(self.run.path)), started)
                 code = await asyncio.wait_for(process.wait(), self.spec.timeout_s)
             except TimeoutError:
                 raise TrainingFailed(
@@ -115,6 +125,7 @@ class CommandTrainer:
                 ) from None
             finally:
                 await _end(process)
+        _remove(known)
         if code:
             raise TrainingFailed(f"policy.command: {command[0]!r} ended with exit code {code} (see {log}); {again}")
         if not (folder / "model.json").exists():
@@ -130,6 +141,35 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             os.killpg(process.pid, sign)
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _GRACE_S)
+
+
+async def _end_earlier(known: Path) -> None:
+    """End the command of a session that was killed, with what it started, if it still runs: it would write where the next one does.
+    It is known by its number and the time of its start, where the system tells that (Linux)."""
+    try:
+        content = json.loads(known.read_text(encoding="utf-8"))
+        pid, started = int(content["pid"]), str(content["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if not started or _started(pid) != started:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, sign)
+        until = time.monotonic() + _GRACE_S
+        while _started(pid) == started and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_S)
+
+
+def _started(pid: int) -> str:
+    """When a running process was started, in the system's own count; empty where that is not known or it has ended."""
+    try:
+        state, *fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        )
+    except (OSError, ValueError):
+        return ""
+    return "" if state in "ZX" else fields[_START_FIELD]
 
 
 def _model(path: Path, run: Path) -> dict[str, Any]:

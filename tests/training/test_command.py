@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +30,7 @@ from judgeloop.records import served_name
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
 from judgeloop.serving.server import LocalServer, create_app
-from judgeloop.training.command import _model, weights_digest
+from judgeloop.training.command import _end_earlier, _model, _started, weights_digest
 from judgeloop.wire.cassette import Cassette
 
 Serve = Callable[..., Served]
@@ -362,6 +365,19 @@ def test_a_trained_model_that_does_not_answer_is_named_and_asked_again_without_a
         run = judgeloop.run(path, out=tmp_path / "run")
     assert run.candidates.query("generation == 1")["text"].notna().all()
     assert _trainings(tmp_path) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell when a process started")
+def test_a_command_that_outlived_a_killed_session_is_ended_before_the_next_one_starts(tmp_path: Path) -> None:
+    known = tmp_path / "process.json"
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        # The number of a process that ended may be another one's by now.
+        known.write_text(json.dumps({"pid": process.pid, "started": "1"}))
+        asyncio.run(_end_earlier(known))
+        assert process.poll() is None
+        known.write_text(json.dumps({"pid": process.pid, "started": _started(process.pid)}))
+        asyncio.run(_end_earlier(known))
+        assert process.wait() == -signal.SIGTERM
 
 
 @pytest.mark.tables
