@@ -357,6 +357,11 @@ class Trainer(Protocol):
     """What trains a model: a command of the user's, or judgeloop itself. It knows nothing of recordings."""
 
     @property
+    def slots(self) -> asyncio.Semaphore:
+        """How many trainings may run at the same time, over all arms and replicates."""
+        ...
+
+    @property
     def configuration(self) -> Mapping[str, Any]:
         """All that the result may depend on besides the training itself, as JSON can hold it."""
         ...
@@ -397,7 +402,7 @@ class TrainedPolicy(_FreshDrafts):
         }  # fmt: skip
         call = Call(f"s{self.replicate}/g{generation}/train/{self.arm}", self.drafter.spec.endpoint, body, "train")
         reply = await self.drafter.client.ask(
-            call, lambda _: self.trainer.train(training), self.trainer.worst_cost(training)
+            call, lambda _: self.trainer.train(training), self.trainer.worst_cost(training), self.trainer.slots
         )
         trained = reply.trained
         if trained.get("stopped"):

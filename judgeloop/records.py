@@ -14,9 +14,12 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import orjson
+
+if TYPE_CHECKING:
+    import asyncio
 
 Order = Literal["ab", "ba"]
 Slot = Literal["first", "second", "tie", "unscored"]
@@ -361,9 +364,11 @@ class Client(Protocol):
 class WorkingClient(Client, Protocol):
     """A client that also records what no endpoint answers: a training, a draft in this process."""
 
-    async def ask(self, call: Call, work: Work | None = None, worst_cost: float = 0.0) -> Reply:
+    async def ask(
+        self, call: Call, work: Work | None = None, worst_cost: float = 0.0, slots: asyncio.Semaphore | None = None
+    ) -> Reply:
         """As Client.ask; with ``work``, which may raise errors of its own and costs ``worst_cost`` US dollars at most, that
-        answers in the endpoint's place."""
+        answers in the endpoint's place. It waits for one of ``slots``, and does not begin once the run ends."""
         ...
 
 

@@ -53,10 +53,10 @@ class CommandTrainer:
     spec: CommandPolicySpec
     base: str
     by_hand: bool = False
-    _slots: asyncio.Semaphore = field(init=False)
+    slots: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(self.spec.at_once)
+        self.slots = asyncio.Semaphore(self.spec.at_once)
 
     @property
     def configuration(self) -> Mapping[str, Any]:
@@ -78,8 +78,7 @@ class CommandTrainer:
         self.run.write_bytes(f"{name}/preferences.jsonl", preferences)
         self.run.write_json(f"{name}/training.json", settings)
         if not self.by_hand:
-            async with self._slots:
-                await self._run(folder)
+            await self._run(folder)
         elif not (folder / "model.json").exists():
             raise AnswersOutstanding(
                 f"{folder}: train on preferences.jsonl as training.json says, put model.json there, and run the same command again",

@@ -61,24 +61,23 @@ class HostedTrainer:
             self.spec.endpoint, self.endpoint, self.environment
         )
         again = "run the same command again"
-        async with self.slots:
-            try:
-                perhaps = "file" in known
-                if "file" not in known:
-                    known = {"of": made_of, "file": await connection.upload(content, "preferences.jsonl", "fine-tune")}
-                    self.run.write_json(f"{name}/job.json", known)
-                if "job" not in known:
-                    job_id = await connection.create(known["file"], settings, name, perhaps=perhaps)
-                    known = {**known, "job": job_id}
-                    self.run.write_json(f"{name}/job.json", known)
-                async with asyncio.timeout(self.spec.timeout_s):
-                    state = await connection.ended(known["job"])
-            except NoSuchAPI as missing:
-                raise EndpointFailed(str(missing)) from None
-            except TimeoutError:
-                raise TrainingFailed(
-                    f"{name}: job {known['job']} did not end within policy.timeout_s, {self.spec.timeout_s:g} s; it goes on there: {again} to wait on"
-                ) from None
+        try:
+            perhaps = "file" in known
+            if "file" not in known:
+                known = {"of": made_of, "file": await connection.upload(content, "preferences.jsonl", "fine-tune")}
+                self.run.write_json(f"{name}/job.json", known)
+            if "job" not in known:
+                job_id = await connection.create(known["file"], settings, name, perhaps=perhaps)
+                known = {**known, "job": job_id}
+                self.run.write_json(f"{name}/job.json", known)
+            async with asyncio.timeout(self.spec.timeout_s):
+                state = await connection.ended(known["job"])
+        except NoSuchAPI as missing:
+            raise EndpointFailed(str(missing)) from None
+        except TimeoutError:
+            raise TrainingFailed(
+                f"{name}: job {known['job']} did not end within policy.timeout_s, {self.spec.timeout_s:g} s; it goes on there: {again} to wait on"
+            ) from None
         if state.status != SUCCEEDED or not state.model:
             (self.run.path / name / "job.json").unlink(missing_ok=True)
             raise TrainingFailed(

@@ -67,6 +67,7 @@ class LocalModel:
         """``base``: a folder, a .gguf file, or a name that the library knows. Nothing is loaded yet."""
         self.spec, self.run, self._base = spec, run, base
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="judgeloop-model")
+        self.slots = asyncio.Semaphore(1)
         self._loaded: tuple[Any, Any] | None = None
         self._drafting: tuple[str, Any] = ("", None)
         """(digest of the adapter's weights, the model that drafts with it)."""
@@ -309,6 +310,11 @@ class LoraTrainer:
     def configuration(self) -> Mapping[str, Any]:
         spec = self.model.spec
         return {"base": spec.base, "context": spec.context, "signal": self.signal.model_dump(mode="json")}
+
+    @property
+    def slots(self) -> asyncio.Semaphore:
+        """One training at a time."""
+        return self.model.slots
 
     def worst_cost(self, training: Training) -> float:  # noqa: ARG002 - a trainer's own
         """Nothing that an endpoint is paid for."""

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -456,7 +456,9 @@ class WireClient:
     async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         await self.close(ended_well=kind is None)
 
-    async def ask(self, call: Call, work: Work | None = None, worst_cost: float = 0.0) -> Reply:
+    async def ask(
+        self, call: Call, work: Work | None = None, worst_cost: float = 0.0, slots: asyncio.Semaphore | None = None
+    ) -> Reply:
         """The reply to a call (see records.Client). Calls with the same id and body are asked once, however many wait."""
         identity = (call.call_id, call.key)
         task = self._in_flight.get(identity)
@@ -475,7 +477,7 @@ class WireClient:
                 return self._note(call, exchange, recorded=True)
             if self._fatal:
                 raise self._fatal
-            answering = self._send(call) if work is None else self._do(call, work, worst_cost)
+            answering = self._send(call) if work is None else self._do(call, work, worst_cost, slots)
             task = asyncio.create_task(answering, name=call.call_id)
             self._in_flight[identity] = task
             task.add_done_callback(lambda ended: self._forget(identity, ended))
@@ -510,20 +512,22 @@ class WireClient:
             self._observer(AnsweredCall(call, reply, recorded, exchange.attempts, *spent))
         return reply
 
-    async def _do(self, call: Call, work: Work, worst_cost: float) -> Reply:
+    async def _do(self, call: Call, work: Work, worst_cost: float, slots: asyncio.Semaphore | None) -> Reply:
         """The reply that ``work`` makes, within the budget, recorded."""
         try:
-            await self._reserve(worst_cost)
-            try:
-                response = await work(call)
-                status = 400 if "error" in response else 200
-                exchange = Exchange(
-                    call.call_id, call.key, call.body, status, response, 1, route=call.route, weights=call.weights
-                )
-                self.record(call, exchange)
-                return self._note(call, exchange, recorded=False)
-            finally:
-                self._release(worst_cost)
+            async with slots or nullcontext():
+                self._check_open()  # it may have ended while this waited
+                await self._reserve(worst_cost)
+                try:
+                    response = await work(call)
+                    status = 400 if "error" in response else 200
+                    exchange = Exchange(
+                        call.call_id, call.key, call.body, status, response, 1, route=call.route, weights=call.weights
+                    )
+                    self.record(call, exchange)
+                    return self._note(call, exchange, recorded=False)
+                finally:
+                    self._release(worst_cost)
         except AnswersOutstanding:
             raise  # others go on
         except JudgeloopError as error:

@@ -364,6 +364,28 @@ def test_an_answer_that_nobody_waits_for_is_recorded_and_no_more_is_asked(tmp_pa
     assert sorted(recorded(tmp_path)) == sorted(server.call_ids)
 
 
+def test_work_that_waits_for_a_slot_does_not_begin_once_the_run_ends(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    async def steps() -> None:
+        slots = asyncio.Semaphore(1)
+
+        async def work(call: Call) -> dict[str, str]:
+            begun.append(call.call_id)
+            await asyncio.sleep(0.1)
+            return {"model": "m"}
+
+        client = WireClient({}, Cassette(tmp_path, writable=True), environment={})
+        calls = [Call(name, "", {"pairs": 1}, "train") for name in ("first", "second")]
+        asking = [asyncio.create_task(client.ask(call, work, 0.0, slots)) for call in calls]
+        await asyncio.sleep(0.05)
+        await client.close(ended_well=False)
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    asyncio.run(steps())
+    assert (begun, list(recorded(tmp_path))) == (["first"], ["first"])
+
+
 def test_a_refusal_for_a_rate_limit_is_no_attempt_and_is_shown(tmp_path: Path) -> None:
     notes: list[str] = []
     rules = (Rule(status=429, retry_after_s=0.01, times=5), Rule(status=503, retry_after_s=0.01, times=6))
