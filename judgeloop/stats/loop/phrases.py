@@ -31,8 +31,9 @@ _FEWEST_TEXTS, _LEAST_SHARE = 3, 0.05
 _MOST_PHRASES, _MOST_TEXTS = 2_000, 10_000
 _LONGEST_WORD = 40
 _RELABELLED = 1_000
-_SHORT, _FEWEST_WORDS = 0.05, 5
-"""Of each text as many words are read as this share of the texts has fewer than, half of them at either end; so many at each end at least."""
+_SHORT, _FEWEST_WORDS, _MOST_WORDS = 0.05, 5, 1_000_000
+"""Of each text as many words are read as this share of the texts has fewer than, half of them at either end; so many at each end at least,
+and so many of all texts together at most: their phrases are held in memory."""
 _AS_MUCH = 0.8
 """A longer phrase stands for those that it contains where it spread by this share of what they did."""
 _ROUNDING = 1e-9
@@ -82,7 +83,8 @@ class _Phrases:
         codes, distinct = pd.factorize(texts)
         # Longer texts hold more of everything: of each as many words are read, the first and the last.
         vocabulary, words = Vocabulary(), [_words(text) for text in distinct]
-        end = int(np.quantile([len(words[code]) for code in codes], _SHORT, method="inverted_cdf")) // 2
+        shortest = int(np.quantile([len(words[code]) for code in codes], _SHORT, method="inverted_cdf"))
+        end = min(shortest, _MOST_WORDS // len(codes)) // 2
         ends = [(vocabulary.codes(part[:end]), vocabulary.codes(part[max(end, len(part) - end) :])) for part in words]
         tokens = Tokens.of([part for of_text in ends for part in of_text], np.arange(2 * len(distinct)))
         columns, holders, starts, sizes = [], [], [], []

@@ -127,6 +127,7 @@ def test_hostile_texts_are_words_like_others() -> None:
     rows["text"] = rows["text"].astype(object)
     rows.loc[0, "text"] = "\0" * 50 + "=cmd " * 40 + "\ud800 " * 20 + "x" * 100_000
     rows.loc[1, "text"] = ""
+    assert [row.status for row in estimated(rows.assign(text=""))] == ["undefined"]
     assert next(iter(estimated(rows))).status == "ok"
 
 
