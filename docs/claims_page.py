@@ -36,7 +36,8 @@ Of runs, the claims on the judge's own drift, on the drift of length, style and 
 other features and on diversity are made by the same tests, and drawn where texts are analysed by generation. In `coin` the first slot's test has a size of 0.0504 by summation over all outcomes
 (`tests/stats/test_inference.py`); the 20,000 draws lie 2.2 of their errors above it. The answer `biased` and the advice of some worlds were
 drawn before an exploratory finding of p above 1 % answered "Perhaps" and called for no advice: their rates there can only be lower. Where `length_shape` and
-the tests of what is missing are false was marked in the rates of earlier worlds afterwards.
+the tests of what is missing are false was marked in the rates of earlier worlds afterwards; in these worlds' same samples `phrase_spread` was then
+estimated alone, but for `stock_closing`, which is drawn whole.
 """
 
 _PERMITTED = {

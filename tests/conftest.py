@@ -23,6 +23,9 @@ os.environ["SSL_CERT_DIR"] = os.devnull
 import pytest
 import yaml
 from hypothesis import settings
+from starlette import routing
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from judgeloop import report
 from judgeloop.commands import batch, compare
@@ -167,6 +170,18 @@ class Served:
     def __init__(self, server: LocalServer, answerer: CountingAnswerer) -> None:
         self.base_url, self.asked, self.app = server.base_url, answerer.asked, server.app
         self.faults: FaultCounter = server.app.state.faults
+
+
+def asked_to_load(served: Served) -> list[dict[str, str]]:
+    """What the server is asked to load from now on, by vLLM's route for adapters."""
+    loaded: list[dict[str, str]] = []
+
+    async def load(request: Request) -> Response:
+        loaded.append(await request.json())
+        return PlainTextResponse("loaded")
+
+    served.app.router.routes.append(routing.Route("/v1/load_lora_adapter", load, methods=["POST"]))
+    return loaded
 
 
 _AT_HAND: dict[str, CountingAnswerer] = {}

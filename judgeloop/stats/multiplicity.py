@@ -81,9 +81,9 @@ def adjust(frame: pd.DataFrame, looks: float = 1.0) -> pd.DataFrame:
 
     Holm within family confirmatory, Benjamini–Hochberg within exploratory; families are kept apart by scope, judge, arm and
     contrast. Exploratory ``<probe>_probe`` rows are a family of their own, by generation, panel and category, corrected by
-    Holm: of a dozen edits tried on a judge, one works by chance. ``phrase_spread``, whose p is that of all phrases already, is one too. Rows of family ``none`` describe: they lose their p-value,
-    which would read as a test, and keep their interval. ``looks``: how many times as many tests of judge drift the whole run
-    has, where it goes on (``Design.looks``).
+    Holm: of a dozen edits tried on a judge, one works by chance. ``phrase_spread``, whose p is that of all phrases already, is
+    one too. Rows of family ``none`` describe: they lose their p-value, which would read as a test, and keep their interval.
+    ``looks``: how many times as many tests of judge drift the whole run has, where it goes on (``Design.looks``).
     """
     p_values = frame["p_value"].to_numpy(dtype=np.float64)
     families: dict[tuple[Any, ...], list[int]] = {}

@@ -293,7 +293,8 @@ def divergence(model: Any, reference: Any, texts: Sequence[tuple[Sequence[int], 
     with torch.inference_mode():
         for ids, start in texts[:: -(-len(texts) // _COMPARED)]:
             scores = (each(input_ids=torch.tensor([ids], device=each.device)).logits for each in (model, reference))
-            own, other = (torch.log_softmax(each[0, start - 1 : -1].float(), -1) for each in scores)
+            # One of them may be on another device, where the trainer has put it.
+            own, other = (torch.log_softmax(each[0, start - 1 : -1].float(), -1).cpu() for each in scores)
             total += float((own.exp() * (own - other)).sum())
             tokens += len(ids) - start
     return total / tokens
@@ -355,7 +356,8 @@ class LoraTrainer:
             return {"stopped": DIVERGED, "metrics": metrics}
         reference = self.model.adapted(previous).eval() if previous else base
         texts = [(ids[: self.model.spec.context], len(prompt)) for prompt, *whole in encoded for ids in whole]
-        metrics["kl"] = round(divergence(trainer.model.eval(), reference, texts), 6)
+        kl = divergence(trainer.model.eval(), reference, texts)
+        metrics |= {"kl": round(kl, 6)} if math.isfinite(kl) else {}
         shutil.rmtree(folder, ignore_errors=True)
         try:
             trainer.model.save_pretrained(folder, selected_adapters=["default"])

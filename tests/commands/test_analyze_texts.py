@@ -194,7 +194,7 @@ CHERRL = {
 
 @needs_data
 @pytest.mark.parametrize("run", CHERRL)
-def test_ten_texts_a_phase_of_a_real_training_are_measured_and_nothing_is_claimed(run):
+def test_of_ten_texts_a_phase_of_a_real_training_a_phrase_alone_is_claimed(run):
     audit = judgeloop.analyze(DATA / "cherrl" / f"{run}.jsonl")
     rows = audit.estimates.query("term == 'drift_length' and category == ''").sort_values("generation")
     measured = [tuple(row) for row in rows[["estimate", "conf_low", "conf_high"]].to_numpy().round(2)]

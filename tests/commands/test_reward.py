@@ -112,13 +112,17 @@ def test_a_judge_that_scores_texts_gives_its_scores_and_is_asked_once_a_text(tmp
     assert (row["estimate"], row["n"]) == (0.875, 8)  # a tie of "apple" and "a pear"
 
 
-def test_a_reward_model_gives_its_numbers_and_a_text_without_one_has_none(tmp_path: Path, serve: Serve) -> None:
+def test_a_reward_model_gives_its_numbers_and_is_tried_first(tmp_path: Path, serve: Serve) -> None:
     served = serve(length=1.0, position=0.0)
     judge = {"kind": "reward", "endpoint": "m"}
     with judgeloop.reward(judge, _endpoints(served), out=tmp_path / "r") as reward:
-        short, long, middle = (float(value or 0) for value in reward(PROMPTS[:3], COMPLETIONS[:3]))
+        rewards = reward(PROMPTS[:3], COMPLETIONS[:3])
+        short, long, middle = (value for value in rewards if value is not None)
         assert long - middle == pytest.approx(2.0)  # a log-odds a doubling
         assert middle - short == pytest.approx(1.0)
     silent = serve(unscored=1.0)
     with pytest.raises(EndpointFailed, match="gave no score to a trial text"):
         judgeloop.reward(judge, _endpoints(silent), out=tmp_path / "silent")
+    points = {"kind": "pointwise", "endpoint": "m", "verdict": "text"}
+    with judgeloop.reward(points, _endpoints(silent), out=tmp_path / "points") as reward:
+        assert reward(PROMPTS, COMPLETIONS) == [None] * 5

@@ -20,12 +20,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 import judgeloop
-from conftest import Served, small_experiment, write_experiment
+from conftest import Served, asked_to_load, small_experiment, write_experiment
 from judgeloop import seeds
 from judgeloop.cli import main
 from judgeloop.errors import TrainingFailed
@@ -281,15 +278,10 @@ def test_axolotl_is_given_what_it_reads_and_its_adapter_is_loaded(
     (tmp_path / "twin").mkdir()
     (tmp_path / "twin/adapter_model.safetensors").write_text("w")
     name = served_name(weights_digest(tmp_path / "twin"))
-    served, loaded = serve(model=["planted", name]), []
-
-    async def load(request: Request) -> Response:
-        loaded.append((await request.json())["lora_name"])
-        return PlainTextResponse("loaded")
-
-    served.app.router.routes.append(Route("/v1/load_lora_adapter", load, methods=["POST"]))
+    served = serve(model=["planted", name])
+    loaded = asked_to_load(served)
     run = trained_loop(tmp_path, served, [sys.executable, str(tmp_path / "train_axolotl.py")])
-    assert loaded == [name]
+    assert [asked["lora_name"] for asked in loaded] == [name]
     folder = run.path / "training/s0/g0/longer"
     asked = yaml.safe_load((folder / "asked.yaml").read_text())
     assert (asked["rl"], asked["base_model"], asked["output_dir"]) == ("dpo", "/models/base", "adapter")

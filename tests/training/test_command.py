@@ -17,12 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 import judgeloop
-from conftest import ITEMS, Served, small_experiment, tables, tables_alone, write_experiment
+from conftest import ITEMS, Served, asked_to_load, small_experiment, tables, tables_alone, write_experiment
 from judgeloop.cli import main
 from judgeloop.commands.forecast import BEFORE
 from judgeloop.errors import AnswersOutstanding, EndpointFailed, ExperimentError, ReplayMiss, TrainingFailed
@@ -386,13 +383,7 @@ def test_an_adapter_without_a_name_is_loaded_by_the_server_and_drafted_with(tmp_
     (tmp_path / "twin/adapter.safetensors").write_text("weights")
     name = served_name(weights_digest(tmp_path / "twin"))
     served = serve(model=["planted", name])
-    loaded: list[dict[str, str]] = []
-
-    async def load(request: Request) -> Response:
-        loaded.append(await request.json())
-        return PlainTextResponse("loaded")
-
-    served.app.router.routes.append(Route("/v1/load_lora_adapter", load, methods=["POST"]))
+    loaded = asked_to_load(served)
     script = """mkdir -p lora; printf weights > lora/adapter.safetensors; echo '{"adapter": "lora"}' > model.json"""
     path = _experiment(tmp_path, served, ["sh", "-c", script], arms={"longer": ARMS["longer"]}, generations=2)
     run = judgeloop.run(path, out=tmp_path / "run")

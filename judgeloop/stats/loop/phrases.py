@@ -112,9 +112,7 @@ def _words(text: str) -> list[str]:
     return [token[:_LONGEST_WORD] for token in tokenize(text) if token[0].isalnum()]
 
 
-def _of_contrast(
-    rows: pd.DataFrame, phrases: _Phrases, design: Design, arm: str, control: str
-) -> list[Estimate]:  # fmt: skip
+def _of_contrast(rows: pd.DataFrame, phrases: _Phrases, design: Design, arm: str, control: str) -> list[Estimate]:
     """The rows of an arm against its control, or against its own generation 0 where ``control`` is empty."""
     from scipy import sparse
 
