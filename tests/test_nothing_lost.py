@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,6 +36,7 @@ from judgeloop.interchange.guess import guess
 from judgeloop.interchange.verdicts import read_log
 from judgeloop.judging.answers import read_choice, read_match, read_score, read_verdict
 from judgeloop.records import ROUTES, Reply
+from judgeloop.rundir import RunFolder
 from judgeloop.serving.faults import FaultKind, Faults, Rule
 from judgeloop.serving.protocol import Assembler, chunked
 from judgeloop.stats.judge import slopes
@@ -128,10 +130,14 @@ def test_under_faults_every_call_is_counted_and_the_tables_are_those_without(
 
 # Kills and signals: at moments of every phase, in a process of its own.
 
+_LINES = ("draft", "judge", "train")
+"""Kinds of calls whose records a moment counts."""
+
 
 @dataclass(frozen=True)
 class _Moment:
-    """``at`` recorded lines of that kind (draft, judge), or ``at`` CPU seconds into the phase (estimates, report), ``sign`` arrives."""
+    """``at`` recorded lines of that kind (draft, judge, train), ``at`` commands that train have begun (training), or ``at`` CPU seconds
+    into the phase (estimates, report), ``sign`` arrives."""
 
     phase: str
     at: float
@@ -139,17 +145,33 @@ class _Moment:
 
     def arm(self) -> None:
         """Have it arrive. A timer of CPU seconds ends the process by itself, between any two instructions, as SIGKILL does."""
-        if self.phase in ("draft", "judge"):
-            left, append = int(self.at), Cassette.append
+        left = int(self.at)
+
+        def pass_one() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:  # once: a second Ctrl-C ends a command at once
+                os.kill(os.getpid(), self.sign)
+
+        if self.phase in _LINES:
+            append = Cassette.append
 
             def appended(cassette: Cassette, exchange: Exchange) -> None:
-                nonlocal left
                 append(cassette, exchange)
-                left -= f"/{self.phase}/" in exchange.call
-                if left == 0:
-                    os.kill(os.getpid(), self.sign)
+                if f"/{self.phase}/" in exchange.call:
+                    pass_one()
 
             Cassette.append = appended  # type: ignore[method-assign]
+            return
+        if self.phase == "training":
+            write = RunFolder.write_json
+
+            def written(folder: RunFolder, name: str, content: Any) -> None:
+                write(folder, name, content)
+                if name.endswith("process.json"):
+                    pass_one()
+
+            RunFolder.write_json = written  # type: ignore[method-assign]
             return
         if self.sign != signal.SIGKILL:
             signal.signal(signal.SIGPROF, lambda *_: os.kill(os.getpid(), self.sign))
@@ -204,13 +226,29 @@ def _forked(words: list[str], stderr: Path, moment: _Moment | None = None) -> tu
     return process.exitcode, stderr.read_text()
 
 
+_TRAINS = """
+printf x >> "$0"
+sleep .1
+grep -q '"arm": "judge"' training.json && n=60 || n=30
+printf '{"model": "planted@length_mean=%s"}' $n > model.json
+"""
+
+
 @dataclass(frozen=True)
 class _Whole:
-    """A command that nothing ended: its words but for the folder, its folder, and CPU seconds by stage."""
+    """A command that nothing ended: its words but for the folder, its folder, CPU seconds by stage, and the file to which each
+    command that trains adds a character."""
 
+    name: str
     words: list[str]
     folder: Path
     lasts: dict[str, float]
+    trainings: Path
+
+    @property
+    def trained(self) -> int:
+        """How many trainings have begun."""
+        return self.trainings.stat().st_size if self.trainings.exists() else 0
 
 
 @pytest.fixture(scope="module")
@@ -219,32 +257,31 @@ def served() -> Iterator[Served]:
         yield serve()
 
 
-@pytest.fixture(scope="module", params=["run", "audit"])
+@pytest.fixture(scope="module", params=["run", "training", "audit"])
 def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, served: Served) -> _Whole:
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "run":
-        own = ["run", str(write_experiment(folder / "in", small_experiment(served.base_url, replicates=1)))]
-    else:
+    if request.param == "audit":
         pairs = audit_pairs.write(folder / "pairs.jsonl", _PAIRS)
-        own = [
-            "audit",
-            str(pairs),
-            "--model",
-            "planted",
-            "--base-url",
-            served.base_url,
-            "--concurrency",
-            str(_IN_FLIGHT),
-        ]
+        own = ["audit", str(pairs), "--model", "planted", "--base-url", served.base_url]
+        own += ["--concurrency", str(_IN_FLIGHT)]
+    else:
+        raw = small_experiment(served.base_url, replicates=1)
+        if request.param == "training":
+            command = ["sh", "-c", _TRAINS, str(folder / "trainings")]
+            raw |= {"policy": {"kind": "command", "endpoint": "m", "command": command}, "generations": 2}
+            raw.pop("signal")
+        own = ["run", str(write_experiment(folder / "in", raw))]
     words = [*own, "--quiet", "--out"]
     assert _forked([*words, str(folder / "out")], folder / "said.txt") == (0, "")
     stages = json.loads((folder / "said.json").read_text())
-    return _Whole(words, folder / "out", {text: then - at for (text, at), (_, then) in pairwise(stages)})
+    lasts = {text: then - at for (text, at), (_, then) in pairwise(stages)}
+    return _Whole(request.param, words, folder / "out", lasts, folder / "trainings")
 
 
 _SIGNS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PHASES = {
     "run": ("draft", "judge", "judge", "estimates", "report"),
+    "training": ("draft", "judge", "training", "train", "draft", "judge", "training", "train", "report"),
     "audit": ("judge", "judge", "estimates", "estimates", "estimates", "report", "report", "report"),
 }
 _INTERRUPTED = "judgeloop: interrupted; all answers so far are recorded, run the same command to resume\n"
@@ -254,25 +291,32 @@ _INTERRUPTED = "judgeloop: interrupted; all answers so far are recorded, run the
 def test_a_command_that_is_ended_at_any_moment_goes_on_where_it_was(
     tmp_path: Path, served: Served, uninterrupted: _Whole, sign: signal.Signals
 ) -> None:
-    command, before = uninterrupted.words[0], served.asked.copy()
+    command, before, trained = uninterrupted.name, served.asked.copy(), uninterrupted.trained
     words, stream = [*uninterrupted.words, str(tmp_path / "out")], random.Random(f"{command} {sign.name}")
-    ended = 0
+    ended = Counter[str]()
     for phase in _PHASES[command]:
-        lines, seconds = stream.randint(1, 4), stream.uniform(0.02, 0.7) * uninterrupted.lasts.get(phase, 0.0)
-        moment = _Moment(phase, lines if phase in ("draft", "judge") else seconds, sign)
+        most = 1 if phase.startswith("train") else 4  # there are two arms' in each of two generations
+        counted, seconds = stream.randint(1, most), stream.uniform(0.02, 0.7) * uninterrupted.lasts.get(phase, 0.0)
+        moment = _Moment(phase, counted if phase in (*_LINES, "training") else seconds, sign)
         code, said = _forked(words, tmp_path / "said.txt", moment)
         if code == 0:
             continue  # this time the phase was over sooner
-        ended += 1
+        ended[phase] += 1
         if sign == signal.SIGKILL:
             assert code in (-signal.SIGKILL, -signal.SIGPROF)
         else:
             assert (code, said) == (130, _INTERRUPTED)
-    assert ended >= len(_PHASES[command]) - 2
+    assert ended.total() >= len(_PHASES[command]) - 2
     assert _forked(words, tmp_path / "said.txt") == (0, "")
     asked = served.asked - before
-    assert set(asked) == {exchange.call for exchange in Cassette(uninterrupted.folder, writable=False).exchanges()}
-    assert asked.total() - len(asked) <= (_IN_FLIGHT * ended if sign == signal.SIGKILL else 0)
+    exchanges = list(Cassette(uninterrupted.folder, writable=False).exchanges())
+    trainings = [exchange.call for exchange in exchanges if "/train/" in exchange.call]
+    assert set(asked) == {exchange.call for exchange in exchanges} - set(trainings)
+    killed = ended if sign == signal.SIGKILL else Counter[str]()
+    assert asked.total() - len(asked) <= _IN_FLIGHT * killed.total()
+    # A signal lets the training end that runs, and it is recorded; SIGKILL loses one at most: no other is begun again.
+    again = uninterrupted.trained - trained - len(trainings)
+    assert killed["training"] <= again <= (killed.total() if trainings else 0)
     assert tables(tmp_path / "out") == tables(uninterrupted.folder)
     for name in ("estimates.csv", "report.json"):
         assert (tmp_path / "out" / name).read_bytes() == (uninterrupted.folder / name).read_bytes()
