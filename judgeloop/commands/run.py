@@ -54,8 +54,7 @@ from judgeloop.stats.design import ArmDesign, Design, RunTables
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.text import templates
 from judgeloop.text.templates import Mode
-from judgeloop.training import lora
-from judgeloop.training.command import CommandTrainer
+from judgeloop.training import command, lora
 from judgeloop.training.hosted import HostedTrainer
 from judgeloop.wire.client import Ledger, WireClient
 
@@ -64,7 +63,9 @@ if TYPE_CHECKING:
 
     from judgeloop.results import Run
 
+_TRAINED = (CommandPolicySpec, TrainedPolicySpec, HostedPolicySpec)
 _SPEED = only_speed(Endpoint)
+_POLICY_SPEED = frozenset(f"policy.{key}" for kind in _TRAINED for key in only_speed(kind))
 _MOST_CALLS = 100_000_000
 """The calls that one run folder may plan: more is a slip in a key, and would fill the memory before the first call."""
 
@@ -139,7 +140,12 @@ def run(
         files = folder.environment().get("files", {})
         return experiment_differences({**recorded, "files": files}, {**session.experiment, "files": material.hashes})
 
+    if isinstance(resolved.experiment.policy, CommandPolicySpec) and replay is None:
+        command.check(resolved.experiment.policy, resolved.folder, folder, material.identity, by_hand=by_hand)
     with difference_named(folder, "experiment", differences), session:
+        for name in command.forget_mended(session.cassette, folder) if by_hand else ():
+            if observer:
+                observer.note(f"{name}: model.json was mended, and is read again")
         if observer:
             block = resolved.experiment
             observer.start(block.name, folder.path, planned_calls, block.generations, block.replicates)
@@ -321,15 +327,16 @@ def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, 
     experiment = resolved.experiment
     policy = experiment.policy
     if isinstance(policy, CommandPolicySpec):
-        command = CommandTrainer(folder, experiment.name, policy, experiment.endpoints[policy.endpoint].model, by_hand)
-        return _Weights({arm.name: command for arm in resolved.arms})
+        base = experiment.endpoints[policy.endpoint].model
+        trainer = command.CommandTrainer(folder, experiment.name, policy, base, resolved.folder, by_hand)
+        return _Weights({arm.name: trainer for arm in resolved.arms})
     if by_hand:
         raise ExperimentError("policy.kind: nothing is trained by hand here; policy.kind command is")
     if isinstance(policy, TrainedPolicySpec):
-        base = resolved.path(policy.base)
-        if not replayed and not base.exists() and policy.base in engines.PACKAGED:
-            base = engines.weights("policy", policy.base)
-        model = lora.LocalModel(policy, base if base.exists() else policy.base, folder)
+        place = resolved.path(policy.base)
+        if not replayed and not place.exists() and policy.base in engines.PACKAGED:
+            place = engines.weights("policy", policy.base)
+        model = lora.LocalModel(policy, place if place.exists() else policy.base, folder)
         signals = {arm.name: arm.signal for arm in resolved.arms}
         trainers = {
             name: lora.LoraTrainer(model, each) for name, each in signals.items() if isinstance(each, LoraSignal)
@@ -456,6 +463,8 @@ def _leaves(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in block.items():
         key = f"{prefix}{name}"
         if key == "budget" or (prefix.startswith("endpoints.") and name in _SPEED):
+            continue
+        if ".".join(key.split(".")[-2:]) in _POLICY_SPEED:
             continue
         if isinstance(value, Mapping) and value:
             leaves |= _leaves(value, f"{key}.")

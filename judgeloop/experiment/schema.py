@@ -449,8 +449,8 @@ class CommandPolicySpec(Block):
     """Sampling temperature of the drafts."""
     max_tokens: Whole | None = Field(None, ge=1)
     """Longest draft; default the endpoint's."""
-    command: tuple[str, ...] = Field(min_length=1)
-    """The program and its arguments, run without a shell in the training's folder, which holds preferences.jsonl and training.json; it leaves model.json."""
+    command: Annotated[tuple[str, ...], Option(answers=False)] = Field(min_length=1)
+    """The program and its arguments, run without a shell in the training's folder, which holds preferences.jsonl and training.json; it leaves model.json. A word that names a file, seen from the experiment's file, is passed as its absolute path. It may be mended until a training has ended."""
     timeout_s: Annotated[Number, Option(answers=False)] = Field(86400.0, gt=0)
     """Seconds until a training counts as failed."""
     at_once: Annotated[Whole, Option(answers=False)] = Field(1, ge=1)

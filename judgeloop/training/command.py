@@ -12,21 +12,25 @@ import hashlib
 import json
 import math
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
-from judgeloop.errors import AnswersOutstanding, StorageFailed, TrainingFailed
+from judgeloop.errors import AnswersOutstanding, ExperimentError, FolderMismatch, StorageFailed, TrainingFailed
 from judgeloop.experiment.schema import CommandPolicySpec, address_fault
 from judgeloop.interchange.preferences import json_lines, training_lines
 from judgeloop.policies import DIVERGED
 from judgeloop.records import Training, served_name
 from judgeloop.rundir import RunFolder
+from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.line import split_address
 
 _GRACE_S = 10.0
@@ -35,23 +39,28 @@ _LOOK_S = 0.02
 """Seconds between two looks at a command that is ending."""
 _PROCESS = "process.json"
 """The file that says which process trains, while it does."""
-_START_FIELD = 18
-"""The place of the start time in /proc/<pid>/stat, counted behind the state."""
+_GROUP_FIELD, _START_FIELD = 2, 19
+"""The places of the process group and the start time in /proc/<pid>/stat, counted from the state."""
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
 _LOSSES = ("loss", "train_loss")
 """The metrics that say whether a training diverged."""
 _CHUNK_BYTES = 1 << 20
+_TEXTS = ("model", "base_url", "adapter")
+_KEYS = (*_TEXTS, "metrics")
+"""What model.json may say; other keys are its writer's own."""
+_LONGEST_TEXT, _SHOWN, _MOST_BYTES = 1000, 60, 16 << 20
 
 
 @dataclass
 class CommandTrainer:
-    """Runs the policy's command. ``base``: the model's name at the policy's endpoint. ``by_hand``: nothing is run, and the
-    files wait for somebody to put ``model.json`` beside them."""
+    """Runs the policy's command. ``base``: the model's name at the policy's endpoint; ``folder``: where the experiment's file is.
+    ``by_hand``: nothing is run, and the files wait for somebody to put ``model.json`` beside them."""
 
     run: RunFolder
     experiment: str
     spec: CommandPolicySpec
     base: str
+    folder: Path
     by_hand: bool = False
     slots: asyncio.Semaphore = field(init=False)
 
@@ -102,7 +111,7 @@ class CommandTrainer:
 
     async def _run(self, folder: Path) -> None:
         """Run the command to its end. Raises TrainingFailed where it cannot be started, fails or takes too long."""
-        command, log, known = self.spec.command, folder / "log.txt", folder / _PROCESS
+        command, log, known = words(self.spec, self.folder), folder / "log.txt", folder / _PROCESS
         again = "mend it and run the same command again; what is recorded is kept"
         await _end_earlier(known)
         with log.open("wb") as output:
@@ -110,9 +119,9 @@ class CommandTrainer:
                 process = await asyncio.create_subprocess_exec(
                     *command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
                 )
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: a null byte
                 raise TrainingFailed(
-                    f"policy.command: {command[0]!r} cannot be run ({error.strerror or error}); {again}"
+                    f"policy.command: {command[0]!r} cannot be run ({getattr(error, 'strerror', '') or error}); {again}"
                 ) from None
             try:
                 started = {"pid": process.pid, "started": _started(process.pid)}
@@ -131,15 +140,65 @@ class CommandTrainer:
             raise TrainingFailed(f"policy.command: {command[0]!r} ended and left no {folder / 'model.json'}; {again}")
 
 
+def words(spec: CommandPolicySpec, folder: Path) -> list[str]:
+    """The command as it is run: words that name files, seen from ``folder``, as absolute paths, for it runs in another folder."""
+    return [str(place.absolute()) if _is_file(place := folder / word) else word for word in spec.command]
+
+
+def check(spec: CommandPolicySpec, folder: Path, run: RunFolder, identity: str, *, by_hand: bool) -> None:
+    """Raise where the command cannot be run, before anything is spent for it; or, a FolderMismatch, where another one made the
+    trainings that are recorded in ``run``. ``folder``, ``by_hand``: see CommandTrainer."""
+    if any(run.path.glob("calls/s*/g*-train.jsonl*")):
+        policy = run.experiment().get("policy") if run.environment().get("experiment_hash") == identity else None
+        there = policy.get("command", []) if isinstance(policy, dict) else list(spec.command)
+        if there != list(spec.command):
+            raise FolderMismatch(
+                f"{run.path}: its trainings were made by policy.command {shlex.join(map(str, there))}; restore that, or give another --out"
+            )
+        return  # all may be recorded, so that no program is needed
+    if by_hand:
+        return
+    program = words(spec, folder)[0]
+    if "\0" in program or shutil.which(program) is None:
+        raise ExperimentError(
+            f"policy.command: {program!r} is no program that can be run here; give the name of one that is on the PATH, or a path"
+        )
+
+
+def _is_file(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except (OSError, ValueError):  # too long for a path, or a null byte
+        return False
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a command and what it started, if it still runs."""
+    """End a command and what it started; what one that ended well leaves running, as a server of its model, goes on."""
+    if process.returncode == 0:
+        return
+    await _end_group(process.pid)
+    await process.wait()
+
+
+async def _end_group(group: int) -> None:
+    """End the processes of a group: those that the first of them started outlive it where they do not listen."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        if process.returncode is not None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _GRACE_S)
+        until = time.monotonic() + _GRACE_S
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, sign)
+        while _lives(group) and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_S)
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group has not ended."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    states = [_state(stat) for stat in Path("/proc").glob("[0-9]*/stat")]
+    # One that has ended stands in the table until its parent asks for it, which it may never do.
+    return not states or any(state and state[_GROUP_FIELD] == str(group) and state[0] not in "ZX" for state in states)
 
 
 async def _end_earlier(known: Path) -> None:
@@ -150,60 +209,111 @@ async def _end_earlier(known: Path) -> None:
         pid, started = int(content["pid"]), str(content["started"])
     except (OSError, ValueError, KeyError, TypeError):
         return
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        if not started or _started(pid) != started:
-            return
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, sign)
-        until = time.monotonic() + _GRACE_S
-        while _started(pid) == started and time.monotonic() < until:
-            await asyncio.sleep(_LOOK_S)
+    if started and _started(pid) == started:
+        await _end_group(pid)
 
 
 def _started(pid: int) -> str:
     """When a running process was started, in the system's own count; empty where that is not known or it has ended."""
+    state = _state(Path(f"/proc/{pid}/stat"))
+    return state[_START_FIELD] if state and state[0] not in "ZX" else ""
+
+
+def _state(stat: Path) -> list[str]:
+    """The fields of /proc/<pid>/stat behind the name, the state first; nothing where there is no such process."""
     try:
-        state, *fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        )
+        return stat.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     except (OSError, ValueError):
-        return ""
-    return "" if state in "ZX" else fields[_START_FIELD]
+        return []
 
 
-def _model(path: Path, run: Path) -> dict[str, Any]:
-    """The content of model.json, checked, with the digest of the adapter; or why the arm ends where its loss is not finite. Raises
-    TrainingFailed."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TrainingFailed(f"{path}: cannot be read as JSON ({type(error).__name__}); write it anew") from None
-    if not isinstance(content, dict):
-        raise TrainingFailed(f'{path}: must be a JSON object, as {{"model": "policy-1"}}')
-    content = cast(dict[str, Any], content)
-    model, base_url, adapter = (content.get(key) for key in ("model", "base_url", "adapter"))
-    for key, value in (("model", model), ("base_url", base_url), ("adapter", adapter)):
-        if value is not None and not (isinstance(value, str) and value):
-            raise TrainingFailed(f"{path}: {key} must be text")
+def forget_mended(cassette: Cassette, run: RunFolder) -> list[str]:
+    """Have trainings count as not recorded whose model.json was changed since, where no draft was made by the model that it named: a
+    name that nobody serves is mended so. Returns their calls."""
+    mended = []
+    for exchange in cassette.exchanges("train"):
+        replicate, generation, _, arm = exchange.call.split("/", 3)
+        path, recorded = run.path / "training" / replicate / generation / arm / "model.json", exchange.response
+        digest = str(recorded.get("weights", ""))
+        try:
+            now = _model(path, run.path, digest)
+        except TrainingFailed:
+            continue
+        weights = recorded.get("weights") or exchange.key
+        if now != recorded and not any(
+            draft.status == 200 and draft.weights == weights for draft in cassette.exchanges("draft")
+        ):
+            cassette.forget(exchange)
+            mended.append(exchange.call)
+    return mended
+
+
+def _model(path: Path, run: Path, digest: str = "") -> dict[str, Any]:
+    """The content of model.json, checked, with the digest of its adapter's weights where no ``digest`` is given; or why the arm ends
+    where its loss is not finite. Raises TrainingFailed."""
+    content = _json_object(path)
+    texts: dict[str, str] = {}
+    for key, value in content.items():
+        if key in _TEXTS and value is not None:
+            if not (isinstance(value, str) and value.strip() and value.isprintable() and len(value) <= _LONGEST_TEXT):
+                raise _refused(
+                    path, f"{key} must be text of at most {_LONGEST_TEXT} characters, without control characters"
+                )
+            texts[key] = value
+        elif key not in _KEYS and (near := get_close_matches(key, _KEYS, 1, 0.75)):
+            raise _refused(path, f"unknown key {_shown(key)}; did you mean {near[0]}?")
+    model, base_url, adapter = (texts.get(key, "") for key in _TEXTS)
     if base_url and (fault := address_fault(base_url) or _no_address(base_url)):
-        raise TrainingFailed(f"{path}: {fault}")
+        raise _refused(path, fault)
     metrics = _metrics(path, content.get("metrics"))
     if any(isinstance(metrics.get(name), str) for name in _LOSSES):  # what it left is not asked for
         return {"stopped": DIVERGED, "metrics": metrics}
     if not model and not adapter:
-        raise TrainingFailed(
-            f"{path}: names no model; give `model`, its name at the policy's endpoint or at `base_url`, or `adapter`, which is then loaded there"
+        raise _refused(
+            path,
+            "names no model; give `model`, its name at the policy's endpoint or at `base_url`, or `adapter`, which is then loaded there",
         )
     recorded: dict[str, Any] = {"model": model, "weights": "", "metrics": metrics}
     if base_url:
         recorded["base_url"] = base_url
     if adapter:
-        place = (path.parent / adapter).resolve()
+        try:
+            place = (path.parent / adapter).resolve()
+            recorded["weights"] = digest or weights_digest(place)
+        except OSError as error:
+            raise _refused(path, f"adapter {_shown(adapter)} cannot be read ({error.strerror})") from None
+        except TrainingFailed as error:
+            raise _refused(path, f"adapter {_shown(adapter)}: {error}") from None
         inside = place.is_relative_to(run.resolve())
         recorded["adapter"] = str(place.relative_to(run.resolve()) if inside else place)
-        recorded["weights"] = weights_digest(place)
         recorded["model"] = model or served_name(recorded["weights"])
     return recorded
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():  # a pipe would be waited for
+        raise _refused(path, "is no file")
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise _refused(path, f"has more than {_MOST_BYTES >> 20} MB")
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _refused(path, f"cannot be read as JSON ({type(error).__name__})") from None
+    if not isinstance(content, dict):
+        raise _refused(path, 'must be a JSON object, as {"model": "policy-1"}')
+    return cast(dict[str, Any], content)
+
+
+def _refused(path: Path, why: str) -> TrainingFailed:
+    """Why model.json is not taken, and both ways on: `run` trains again."""
+    return TrainingFailed(
+        f"{path}: {why}; mend this file and run judgeloop step once, which takes it without training again, or mend what wrote it and run the same command"
+    )
+
+
+def _shown(text: str) -> str:
+    """A text of model.json in a sentence."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 def _no_address(base_url: str) -> str:
@@ -219,10 +329,11 @@ def _metrics(path: Path, metrics: Any) -> dict[str, Any]:
     """The metrics of model.json: numbers by name; those that are not finite as text."""
     if metrics is None:
         return {}
-    if not isinstance(metrics, dict) or any(
-        isinstance(v, bool) or not isinstance(v, int | float) for v in metrics.values()
-    ):
-        raise TrainingFailed(f"{path}: metrics must be numbers by name")
+    if not isinstance(metrics, dict):
+        raise _refused(path, "metrics must be numbers by name")
+    for name, value in metrics.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _refused(path, f"metrics must be numbers by name, and {_shown(name)} is none")
     return {str(name): value if _is_finite(value) else str(value) for name, value in metrics.items()}
 
 
@@ -239,7 +350,7 @@ def weights_digest(place: Path) -> str:
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
     files = [path for path in files if path.suffix in _WEIGHTS] or files
     if not files:
-        raise TrainingFailed(f"{place}: no adapter is here, which model.json names")
+        raise TrainingFailed(f"no weights are at {place}")
     digest = hashlib.sha256()
     for path in files:
         if place.is_dir():

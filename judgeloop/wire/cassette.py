@@ -298,10 +298,15 @@ class Cassette:
                 self._names_of_body.setdefault(self._load(place).key, []).append(name)
         return [self._load(self._places[name]) for name in self._names_of_body.get(key, [])]
 
-    def exchanges(self) -> Iterator[Exchange]:
-        """Every recorded exchange, part by part."""
+    def exchanges(self, kind: str = "") -> Iterator[Exchange]:
+        """Every recorded exchange, part by part; with a ``kind`` of call (draft, judge, train) those of replicates alone."""
         for place in list(self._places.values()):
-            yield self._load(place)
+            if not kind or re.match(rf"g\d+-{kind}\.", self._parts[place >> _PART_BITS].name):
+                yield self._load(place)
+
+    def forget(self, exchange: Exchange) -> None:
+        """Have a recorded exchange count as not recorded, until its call is recorded again."""
+        self._places.pop(_name(exchange.call, exchange.key), None)
 
     def _number(self, path: Path) -> int:
         """The number of a part in places."""

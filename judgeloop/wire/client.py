@@ -806,7 +806,9 @@ class WireClient:
 def _told_of_training(call: Call, error: EndpointFailed) -> EndpointFailed:
     """The error with whose model fails: it is recorded, and not trained again."""
     drafts = "/".join(call.call_id.split("/")[:-2])
-    return EndpointFailed(f"{drafts}: model {call.body.get('model')}, as its training left it: {error}")
+    # An adapter that is loaded here has no name that anybody could have mistaken.
+    mended = "" if call.adapter else "; if model.json names the wrong one, mend that and run judgeloop step once"
+    return EndpointFailed(f"{drafts}: model {call.body.get('model')}, as its training left it: {error}{mended}")
 
 
 def counted_tokens(body: Mapping[str, Any], longest: int) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +25,14 @@ import judgeloop
 from conftest import ITEMS, Served, asked_to_load, small_experiment, tables, tables_alone, write_experiment
 from judgeloop.cli import main
 from judgeloop.commands.forecast import BEFORE
-from judgeloop.errors import AnswersOutstanding, EndpointFailed, ExperimentError, ReplayMiss, TrainingFailed
+from judgeloop.errors import (
+    AnswersOutstanding,
+    EndpointFailed,
+    ExperimentError,
+    FolderMismatch,
+    ReplayMiss,
+    TrainingFailed,
+)
 from judgeloop.records import served_name
 from judgeloop.serving.planted import PlantedAnswerer
 from judgeloop.serving.planted_spec import PlantedSpec
@@ -239,13 +249,12 @@ def test_a_run_whose_training_failed_resumes_to_the_tables_of_one_that_did_not(t
         (["sh", "-c", "exit 7"], {}, "ended with exit code 7"),
         (["sh", "-c", "true"], {}, "ended and left no "),
         (["sh", "-c", "sleep 60"], {"timeout_s": 0.05}, "did not end within policy.timeout_s, 0.05 s"),
-        (["no-such-program"], {}, "'no-such-program' cannot be run (No such file or directory)"),
         (["sh", "-c", "echo '{' > model.json"], {}, "model.json: cannot be read as JSON"),
         (["sh", "-c", "echo '[]' > model.json"], {}, "must be a JSON object"),
         (["sh", "-c", "echo '{}' > model.json"], {}, "names no model; give `model`"),
         (["sh", "-c", """echo '{"model": 3}' > model.json"""], {}, "model must be text"),
         (["sh", "-c", """echo '{"model": "m", "base_url": "m:1"}' > model.json"""], {}, "base_url must start with http"),
-        (["sh", "-c", """echo '{"model": "m", "adapter": "gone"}' > model.json"""], {}, "no adapter is here"),
+        (["sh", "-c", """echo '{"model": "m", "adapter": "gone"}' > model.json"""], {}, "adapter 'gone': no weights are at"),
         (["sh", "-c", """echo '{"model": "m", "metrics": {"loss": "low"}}' > model.json"""], {}, "metrics must be numbers"),
     ],
 )  # fmt: skip
@@ -257,6 +266,116 @@ def test_a_command_that_leaves_no_model_ends_the_run_with_one_sentence(
         judgeloop.run(path, out=tmp_path / "run")
     assert sentence in str(failed.value)
     assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize("program", ["pythn", "./pythn", "py\0thon", "items.jsonl"])
+def test_a_command_that_is_no_program_is_refused_before_anything_is_asked(
+    tmp_path: Path, serve: Serve, program: str
+) -> None:
+    served = serve()
+    with pytest.raises(ExperimentError, match=r"policy\.command: .* is no program that can be run here; give"):
+        judgeloop.run(_experiment(tmp_path, served, [program]), out=tmp_path / "run")
+    assert not served.asked
+
+
+@pytest.mark.tables
+def test_a_command_may_be_mended_until_a_training_has_ended(tmp_path: Path, serve: Serve) -> None:
+    served = serve()
+    (tmp_path / "in").mkdir()
+    script = tmp_path / "in/train"  # is named as seen from the experiment's file, and runs elsewhere
+    script.write_text("#!/no/such/program\n")
+    script.chmod(0o755)
+    with pytest.raises(TrainingFailed, match=r"'.*/in/train' cannot be run"):
+        judgeloop.run(_experiment(tmp_path, served, ["./train"]), out=tmp_path / "run")
+    asked = served.asked.total()
+    script.write_text(SHELL.replace('"$0"', f'"{tmp_path}/runs"'))
+    judgeloop.run(_experiment(tmp_path, served, ["sh", "train"]), out=tmp_path / "run")
+    drafted = [call for call in served.asked if call.startswith("s0/g1/draft/")]
+    assert (_trainings(tmp_path), served.asked.total()) == (2, asked + len(drafted))
+    before = (tmp_path / "run/experiment.yaml").read_bytes()
+    other = _experiment(tmp_path, served, ["sh", "other"], seed=5, policy={"timeout_s": 5.0})
+    with pytest.raises(FolderMismatch, match="answers stand here: seed is 0 there and 5 here; give"):
+        judgeloop.run(other, out=tmp_path / "run")
+    with pytest.raises(FolderMismatch, match=r"its trainings were made by policy\.command sh train; restore that, or"):
+        judgeloop.run(_experiment(tmp_path, served, ["sh", "other"]), out=tmp_path / "run")
+    assert (tmp_path / "run/experiment.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"model": "  "}', "model must be text"),
+        (r'{"model": "\ud800"}', "model must be text"),
+        (r'{"model": "\u001b[31mred"}', "model must be text"),
+        (json.dumps({"model": "m" * 10_000}), "model must be text of at most 1000 characters"),
+        (r'{"model": "m", "adapter": "a\u0000"}', "adapter must be text"),
+        (json.dumps({"model": "m", "adapter": "a" * 900}), "adapter 'a{60}…' cannot be read"),
+        ('{"model": "m", "adaptor": "adapter"}', "unknown key 'adaptor'; did you mean adapter"),
+        ('{"model": "m", "metrics": {"loss": 0.5, "note": "good"}}', "metrics must be numbers by name, and 'note' is none"),
+        ('{"model": "m", "metrics": {"loss": true}}', "metrics must be numbers by name, and 'loss' is none"),
+        ("9" * (17 << 20), "has more than 16 MB"),
+        (None, "is no file"),
+    ],
+    ids=lambda value: str(value)[:30],
+)  # fmt: skip
+def test_a_model_that_cannot_be_meant_is_refused_with_both_ways_on(
+    tmp_path: Path, content: str | None, sentence: str
+) -> None:
+    path = tmp_path / "model.json"
+    os.mkfifo(path) if content is None else path.write_text(content)
+    with pytest.raises(TrainingFailed, match=f"model.json: {sentence}.*; mend this file and run judgeloop step") as failed:  # fmt: skip
+        _model(path, tmp_path)
+    assert str(failed.value).isprintable()
+
+
+def test_a_model_may_be_written_with_a_byte_order_mark_and_keys_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"model": "m", "trained_by": "me"}', encoding="utf-8-sig")
+    assert _model(tmp_path / "model.json", tmp_path) == {"model": "m", "weights": "", "metrics": {}}
+
+
+def test_what_a_command_started_is_ended_with_it_where_it_does_not_listen(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("judgeloop.training.command._GRACE_S", 0.3)
+    # The first process ends at once when it is told, its child does not.
+    script = """sh -c 'trap "" TERM; echo $$ > child; while sleep .02; do echo x >> late; done' & exec sleep 60"""
+    path = _experiment(tmp_path, serve(), ["sh", "-c", script], arms=ARMS, policy={"timeout_s": 0.5})
+    with pytest.raises(TrainingFailed, match="did not end within"):
+        judgeloop.run(path, out=tmp_path / "run")
+    [late] = (tmp_path / "run").rglob("late")
+    size = late.stat().st_size
+    time.sleep(0.2)
+    assert late.stat().st_size == size > 0
+
+
+@pytest.mark.tables
+@pytest.mark.usefixtures("quick_retries")
+def test_a_model_with_a_mistaken_name_is_named_anew_by_step_and_not_trained_again(tmp_path: Path, serve: Serve) -> None:
+    served = serve()
+    answerer = PlantedAnswerer(PlantedSpec.model_validate({"model": "other"}))
+    with LocalServer(create_app(answerer)) as elsewhere:
+        wrong = f', "base_url": "{elsewhere.base_url}"}}'
+        script = SHELL.replace("}}'", "}" + wrong + "'")
+        path = _experiment(tmp_path, served, ["sh", "-c", script, str(tmp_path / "runs")])
+        named = r"HTTP 404.*; if model\.json names the wrong one, mend that and run judgeloop step once$"
+        with pytest.raises(EndpointFailed, match=named):
+            judgeloop.run(path, out=tmp_path / "run")
+        trained = _trainings(tmp_path)
+        for model in (tmp_path / "run").rglob("model.json"):
+            model.write_text(model.read_text().replace(wrong, "}"))
+        with pytest.raises(EndpointFailed):  # what is recorded is changed by step alone
+            judgeloop.run(path, out=tmp_path / "run")
+    for _ in range(2):  # with a single slot, the first failure may have come before the second arm's training
+        with suppress(AnswersOutstanding):
+            judgeloop.step(path, out=tmp_path / "run")
+    run = judgeloop.run(path, out=tmp_path / "run")
+    assert run.candidates.query("generation == 1")["text"].notna().all()
+    assert _trainings(tmp_path) <= max(trained, 2)
+    asked = served.asked.total()
+    for model in (tmp_path / "run").rglob("model.json"):  # what it drafted stands, whatever the file says now
+        model.write_text('{"model": "another"}')
+    assert tables(judgeloop.step(path, out=tmp_path / "run").path) == tables(run.path)
+    assert served.asked.total() == asked
 
 
 @pytest.mark.tables
@@ -348,7 +467,9 @@ def test_a_trained_model_that_does_not_answer_is_named_and_asked_again_without_a
     write_experiment(path.parent, yaml.safe_load(path.read_text()), items)
     place, port = re.escape(base_url), urlsplit(base_url).port or 0
     who = rf"s0/g1/draft/\w+: model mine, as its training left it: endpoint m \({place}, model mine\)"
-    again = "then run the same command to resume"
+    again = (
+        "then run the same command to resume; if model.json names the wrong one, mend that and run judgeloop step once"
+    )
     with pytest.raises(EndpointFailed, match=f"^{who}: no server answers .*; start it, {again}$") as failed:
         judgeloop.run(path, out=tmp_path / "run")
     assert failed.value.exit_code == 4
