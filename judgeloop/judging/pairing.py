@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -109,10 +110,18 @@ def judgments_frame(
                 judgment.call,
             )
         )
-    frame = pd.DataFrame(rows, columns=list(JUDGMENT_COLUMNS))
-    frame["replicate"] = frame["replicate"].astype("Int64")
-    frame["p_first"] = frame["p_first"].astype("float64")
-    frame["identical"] = frame["identical"].astype("bool")
+    kinds = {"replicate": "Int64", "p_first": "float64", "identical": "bool"}
+    columns = (
+        dict(zip(JUDGMENT_COLUMNS, zip(*rows, strict=True), strict=True))
+        if rows
+        else dict.fromkeys(JUDGMENT_COLUMNS, ())
+    )
+    frame = pd.DataFrame(
+        {
+            name: pd.array(values, dtype=kinds[name]) if name in kinds else list(values)
+            for name, values in columns.items()
+        }
+    )
     if any(mass is not None for mass in masses):
         frame["label_mass"] = pd.Series(masses, dtype="float64")
     if any(said):
@@ -133,21 +142,24 @@ def candidates_frame(
     item_id and candidate_id, 0 where there is none.
     """
     languages = [items[candidate.item_id].language for candidate in candidates]
-    frame = features_frame([candidate.text for candidate in candidates], languages)
-    frame.insert(0, "item_id", [candidate.item_id for candidate in candidates])
-    frame.insert(1, "candidate_id", [candidate.candidate_id for candidate in candidates])
-    frame.insert(2, "text", [candidate.text for candidate in candidates])
-    frame["reason"] = ""
-    for name, weights in (columns or {"n_drawn": {}}).items():
-        frame[name] = [weights.get(c.item_id, {}).get(c.candidate_id, 0) for c in candidates]
+    measured = features_frame([candidate.text for candidate in candidates], languages)
     matches = [correct(items[candidate.item_id], candidate) for candidate in candidates]
+    # The columns of one frame, not columns put into one: each of these takes as long as a small table.
+    made: dict[str, Any] = {
+        "item_id": [candidate.item_id for candidate in candidates],
+        "candidate_id": [candidate.candidate_id for candidate in candidates],
+        "text": [candidate.text for candidate in candidates],
+        **{name: measured[name] for name in measured},
+        "reason": pd.array([""] * len(candidates), dtype="str"),
+    }
+    for name, weights in (columns or {"n_drawn": {}}).items():
+        made[name] = [weights.get(c.item_id, {}).get(c.candidate_id, 0) for c in candidates]
     if any(candidate.log_ratio is not None for candidate in candidates):
-        frame["log_ratio"] = pd.array([candidate.log_ratio for candidate in candidates], dtype="Float64").to_numpy(
-            float, na_value=float("nan")
-        )
+        made["log_ratio"] = np.array([candidate.log_ratio for candidate in candidates], dtype="float64")
     if any(candidate.cut is not None for candidate in candidates):
-        frame["cut"] = pd.array([candidate.cut for candidate in candidates], dtype="boolean")
-    frame["correct"] = [None if match is None else float(match) for match in matches]
+        made["cut"] = pd.array([candidate.cut for candidate in candidates], dtype="boolean")
+    made["correct"] = [None if match is None else float(match) for match in matches]
+    frame = pd.DataFrame(made)
     failed_rows = pd.DataFrame(
         [(i, c, why, 0) for (i, c), why in failed.items()], columns=["item_id", "candidate_id", "reason", "n_drawn"]
     )
@@ -156,7 +168,8 @@ def candidates_frame(
 
 def completed(frame: pd.DataFrame, *, replicate: int | None, arm: str, generation: int) -> pd.DataFrame:
     """The frame with all columns of docs/contract.md, "Tables", in order: labels, text, features, weights."""
-    frame = frame.assign(replicate=pd.array([replicate] * len(frame), dtype="Int64"), arm=arm, generation=generation)
-    missing = {name: float("nan") for name in CANDIDATE_COLUMNS if name not in frame}
+    own = {"replicate": pd.array([replicate] * len(frame), dtype="Int64"), "arm": arm, "generation": generation}
     measured = [name for name in frame.columns if name not in CANDIDATE_COLUMNS]
-    return frame.assign(**missing)[[*CANDIDATE_COLUMNS[:7], *measured, *CANDIDATE_COLUMNS[7:]]]
+    names = [*CANDIDATE_COLUMNS[:7], *measured, *CANDIDATE_COLUMNS[7:]]
+    columns = {name: own.get(name, frame[name] if name in frame else float("nan")) for name in names}
+    return pd.DataFrame(columns, index=frame.index)
