@@ -110,18 +110,12 @@ def judgments_frame(
                 judgment.call,
             )
         )
-    kinds = {"replicate": "Int64", "p_first": "float64", "identical": "bool"}
-    columns = (
-        dict(zip(JUDGMENT_COLUMNS, zip(*rows, strict=True), strict=True))
-        if rows
-        else dict.fromkeys(JUDGMENT_COLUMNS, ())
-    )
-    frame = pd.DataFrame(
-        {
-            name: pd.array(values, dtype=kinds[name]) if name in kinds else list(values)
-            for name, values in columns.items()
-        }
-    )
+    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [()] * len(JUDGMENT_COLUMNS)
+    made: dict[str, Any] = {name: list(values) for name, values in zip(JUDGMENT_COLUMNS, columns, strict=True)}
+    made["replicate"] = pd.array(made["replicate"], dtype="Int64")
+    made["p_first"] = np.array(made["p_first"], dtype="float64")
+    made["identical"] = np.array(made["identical"], dtype="bool")
+    frame = pd.DataFrame(made)
     if any(mass is not None for mass in masses):
         frame["label_mass"] = pd.Series(masses, dtype="float64")
     if any(said):
@@ -149,7 +143,7 @@ def candidates_frame(
         "item_id": [candidate.item_id for candidate in candidates],
         "candidate_id": [candidate.candidate_id for candidate in candidates],
         "text": [candidate.text for candidate in candidates],
-        **{name: measured[name] for name in measured},
+        **{str(name): column for name, column in measured.items()},
         "reason": pd.array([""] * len(candidates), dtype="str"),
     }
     for name, weights in (columns or {"n_drawn": {}}).items():
