@@ -259,7 +259,7 @@ def split_custom_id(custom_id: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (custom_id, "")
 
 
-TRIAL_ID = re.compile(r"(panels/g0/judge|audit|audit/score|audit/choice)/trial/")
+TRIAL_ID = re.compile(r"(panels/g0/judge|audit|audit/score|audit/choice|reward)/trial/")
 """Ids of trial calls, which try an endpoint before any question."""
 PASSING_FAULTS = frozenset(
     {"timeout", "connection", "rate_limited", *(f"http_{status}" for status in (408, 502, 503, 504, 529))}

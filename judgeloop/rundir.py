@@ -45,6 +45,8 @@ their names."""
 
 _LOCK = ".lock"
 
+VERDICTS = "verdicts.jsonl"
+"""The judgments of a reward's folder (``judgeloop.reward``)."""
 Kind = Literal["run", "audit", "analysis"]
 _KINDS: dict[str, Kind] = {"audit": "audit", "analyze": "analysis"}
 """Block of experiment.yaml → the kind of folder; without such a block it is a run's."""
@@ -141,6 +143,10 @@ class RunFolder:
         empty."""
         path = self.path / "estimates.parquet"
         if not path.is_file():
+            if (self.path / VERDICTS).is_file():
+                raise FolderMismatch(
+                    f"{self.path}: holds the verdicts of judgeloop.reward and no estimates; run judgeloop analyze {self.path / VERDICTS}"
+                )
             raise FolderMismatch(
                 f"{self.path}: no estimates yet; the run has not finished, run the same command to resume it"
             )
@@ -191,10 +197,16 @@ class RunFolder:
     @property
     def has_answers(self) -> bool:
         """Whether anything stands here that was paid for or read: answers beside those to trial questions, batches that were
-        sent, tables beside the items."""
+        sent, tables beside the items, a reward's verdicts."""
         tables = [path for path in (self.path / "tables").glob("*/*.parquet") if path.parent.name != "items"]
         batches = (self.path / "batch").glob("*")
-        return bool(tables) or any(batches) or any(map(_holds_answers, (self.path / "calls").rglob("*.jsonl*")))
+        verdicts = (self.path / VERDICTS).is_file()
+        return (
+            verdicts
+            or bool(tables)
+            or any(batches)
+            or any(map(_holds_answers, (self.path / "calls").rglob("*.jsonl*")))
+        )
 
     # Writing.
 

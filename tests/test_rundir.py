@@ -300,6 +300,10 @@ def test_estimates_are_one_frame_in_two_formats(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with pytest.raises(FolderMismatch, match="no estimates yet"):
         folder.estimates()
+    verdicts = tmp_path / "verdicts.jsonl"
+    verdicts.touch()
+    with pytest.raises(FolderMismatch, match=f"no estimates; run judgeloop analyze {verdicts}$"):
+        folder.estimates()
     frame = pd.DataFrame({"term": ["a", 'b, "c"'], "estimate": [0.1, float("nan")]})
     folder.write_estimates(frame)
     added = {column: "" if column == "verdict" else float("nan") for column in ADDED_ESTIMATE_COLUMNS}

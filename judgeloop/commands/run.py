@@ -23,10 +23,9 @@ from judgeloop.commands.session import (
     check_prices,
     difference_named,
     environment,
-    value_shown,
+    settings_differences,
 )
 from judgeloop.errors import ExperimentError
-from judgeloop.experiment.options import only_speed
 from judgeloop.experiment.resolve import Material, ResolvedExperiment, as_resolved, asked_models, check_environment
 from judgeloop.experiment.schema import (
     SIGNALS_OF_POLICY,
@@ -63,9 +62,6 @@ if TYPE_CHECKING:
 
     from judgeloop.results import Run
 
-_TRAINED = (CommandPolicySpec, TrainedPolicySpec, HostedPolicySpec)
-_SPEED = only_speed(Endpoint)
-_POLICY_SPEED = frozenset(f"policy.{key}" for kind in _TRAINED for key in only_speed(kind))
 _MOST_CALLS = 100_000_000
 """The calls that one run folder may plan: more is a slip in a key, and would fill the memory before the first call."""
 
@@ -440,37 +436,8 @@ def _stored_experiment(resolved: ResolvedExperiment) -> dict[str, Any]:
 
 
 def experiment_differences(recorded: Mapping[str, Any], own: Mapping[str, Any]) -> list[str] | None:
-    """A sentence on every setting that differs between two experiments as resolved (the content of experiment.yaml, and the hashes
-    of their ``files``); what only says how fast or at what price is asked is left out. None where one is no experiment."""
-    if not isinstance(recorded.get("arms"), dict):
-        return None
-    there, here = _leaves(recorded), _leaves(own)
-    listed = []
-    for key in dict.fromkeys((*there, *here)):
-        # An arm repeats what stands above all arms, and its change.
-        above = key.split(".", 2)[2] if key.startswith("arms.") and key.count(".") > 1 else ""
-        if there.get(key) != here.get(key) and (there.get(above), here.get(above)) != (there.get(key), here.get(key)):
-            changed = f"{key} is {value_shown(there.get(key))} there and {value_shown(here.get(key))} here"
-            listed.append(
-                f"the content of {key.removeprefix('files.')} has changed" if key.startswith("files.") else changed
-            )
-    return listed
-
-
-def _leaves(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key → value of every setting that answers may depend on."""
-    leaves: dict[str, Any] = {}
-    for name, value in block.items():
-        key = f"{prefix}{name}"
-        if key == "budget" or (prefix.startswith("endpoints.") and name in _SPEED):
-            continue
-        if ".".join(key.split(".")[-2:]) in _POLICY_SPEED:
-            continue
-        if isinstance(value, Mapping) and value:
-            leaves |= _leaves(value, f"{key}.")
-        else:
-            leaves[key] = value
-    return leaves
+    """``settings_differences`` of two experiments as resolved; None where one is no experiment."""
+    return settings_differences(recorded, own) if isinstance(recorded.get("arms"), dict) else None
 
 
 def design_of_tables(resolved: ResolvedExperiment, judgments: pd.DataFrame) -> Design:

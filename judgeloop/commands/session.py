@@ -19,7 +19,8 @@ import yaml
 from judgeloop import analysis
 from judgeloop.commands.consent import Consent, Sending, recorded
 from judgeloop.errors import ENDING, FolderMismatch, InvalidInput, JudgeloopError
-from judgeloop.experiment.schema import Endpoint
+from judgeloop.experiment.options import only_speed
+from judgeloop.experiment.schema import CommandPolicySpec, Endpoint, HostedPolicySpec, TrainedPolicySpec
 from judgeloop.records import TRIAL_ID
 from judgeloop.rundir import AnotherOwner, RunFolder
 from judgeloop.serving import engines
@@ -88,6 +89,7 @@ class EndpointRecord:
             self._models.setdefault(event.call.endpoint, set()).add(event.reply.model)
         if event.reply.fingerprint:
             self._fingerprints.setdefault(event.call.endpoint, set()).add(event.reply.fingerprint)
+        self._failed.pop(event.call.call_id, None)
         if event.fault and not TRIAL_ID.match(event.call.call_id):
             self._failed[event.call.call_id] = event.fault
         self._calls, self._cost, self._unpriced = event.calls, event.cost, event.unpriced
@@ -265,14 +267,21 @@ def check_prices(endpoints: Mapping[str, Endpoint], limit: str, setting: str) ->
 
 
 _LONGEST, _MOST_NAMED = 60, 3
+_SPEED = only_speed(Endpoint)
+_POLICY_SPEED = frozenset(
+    f"policy.{key}" for kind in (CommandPolicySpec, TrainedPolicySpec, HostedPolicySpec) for key in only_speed(kind)
+)
 
 
 @contextmanager
 def difference_named(
-    folder: RunFolder, what: str, differences: Callable[[Mapping[str, Any]], Sequence[str] | None]
+    folder: RunFolder,
+    what: str,
+    differences: Callable[[Mapping[str, Any]], Sequence[str] | None],
+    mended: str = "give another --out, or the same settings to resume",
 ) -> Iterator[None]:
-    """Within it, a folder with another's answers is refused with the settings that differ. ``differences`` gives a sentence on
-    each, from the folder's experiment.yaml; None where that is of another kind. Raises FolderMismatch."""
+    """Within it, a folder with another's answers is refused with the settings that differ, and ``mended``. ``differences`` gives a
+    sentence on each, from the folder's experiment.yaml; None where that is of another kind. Raises FolderMismatch."""
     try:
         yield
     except AnotherOwner:
@@ -280,9 +289,40 @@ def difference_named(
         if listed is None:
             raise
         more = f" and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
-        raise FolderMismatch(
-            f"{folder.path}: another {what}'s answers stand here: {'; '.join(listed[:_MOST_NAMED])}{more}; give another --out, or the same settings to resume"
-        ) from None
+        named = f": {'; '.join(listed[:_MOST_NAMED])}{more}" if listed else ""
+        raise FolderMismatch(f"{folder.path}: another {what}'s answers stand here{named}; {mended}") from None
+
+
+def settings_differences(recorded: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """A sentence on every setting that differs between two contents of experiment.yaml, with the hashes of their ``files``; what only
+    says how fast or at what price is asked is left out."""
+    there, here = _leaves(recorded), _leaves(own)
+    listed = []
+    for key in dict.fromkeys((*there, *here)):
+        # An arm repeats what stands above all arms, and its change.
+        above = key.split(".", 2)[2] if key.startswith("arms.") and key.count(".") > 1 else ""
+        if there.get(key) != here.get(key) and (there.get(above), here.get(above)) != (there.get(key), here.get(key)):
+            changed = f"{key} is {value_shown(there.get(key))} there and {value_shown(here.get(key))} here"
+            listed.append(
+                f"the content of {key.removeprefix('files.')} has changed" if key.startswith("files.") else changed
+            )
+    return listed
+
+
+def _leaves(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key → value of every setting that answers may depend on."""
+    leaves: dict[str, Any] = {}
+    for name, value in block.items():
+        key = f"{prefix}{name}"
+        if key == "budget" or (prefix.startswith("endpoints.") and name in _SPEED):
+            continue
+        if ".".join(key.split(".")[-2:]) in _POLICY_SPEED:
+            continue
+        if isinstance(value, Mapping) and value:
+            leaves |= _leaves(value, f"{key}.")
+        else:
+            leaves[key] = value
+    return leaves
 
 
 def value_shown(value: object) -> str:

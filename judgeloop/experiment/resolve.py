@@ -145,10 +145,10 @@ def as_resolved(experiment: str | Path | Mapping[str, Any] | ResolvedExperiment)
 def resolve(raw: Mapping[str, Any], folder: str | Path = ".", where: str = "experiment") -> ResolvedExperiment:
     """Validate an experiment given as a mapping, with paths relative to ``folder``."""
     experiment = validated(Experiment, raw, where)
-    _check_judge(experiment, experiment.judge, f"{where}: judge")
+    check_judge(experiment.judge, experiment.endpoints, f"{where}: judge")
     if experiment.policy.endpoint:
-        _check_endpoint(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint")
-        _check_engine(experiment, experiment.policy.endpoint, f"{where}: policy.endpoint", scores=False)
+        _check_endpoint(experiment.endpoints, experiment.policy.endpoint, f"{where}: policy.endpoint")
+        _check_engine(experiment.endpoints, experiment.policy.endpoint, f"{where}: policy.endpoint", scores=False)
         engine = experiment.endpoints[experiment.policy.endpoint].engine
         if engine and experiment.policy.kind == "trained":
             raise ExperimentError(
@@ -194,32 +194,33 @@ def _only_exemplars(where: str, field: str) -> ExperimentError:
     )
 
 
-def _check_judge(experiment: Experiment, judge: JudgeSpec, where: str) -> None:
+def check_judge(judge: JudgeSpec, endpoints: Mapping[str, Endpoint], where: str) -> None:
+    """Raise ExperimentError where a judge asks an endpoint that is none of ``endpoints``, or cannot do it, or has an unknown feature."""
     members: dict[str, JudgeSpec] = {"": judge}
     if isinstance(judge, PanelJudgeSpec):
         members = {f"judges.{number}.": member for number, member in enumerate(judge.judges)}
     for place, member in members.items():
         endpoint = getattr(member, "endpoint", None)
         if endpoint is not None:
-            _check_endpoint(experiment, endpoint, f"{where}.{place}endpoint")
-            _check_engine(experiment, endpoint, f"{where}.{place}endpoint", scores=isinstance(member, RewardJudgeSpec))
+            _check_endpoint(endpoints, endpoint, f"{where}.{place}endpoint")
+            _check_engine(endpoints, endpoint, f"{where}.{place}endpoint", scores=isinstance(member, RewardJudgeSpec))
         if isinstance(member, PlantedJudgeSpec):
             for name in member.features:
                 if name not in STYLE_FEATURES:
                     raise ExperimentError(f"{where}.features.{name}: unknown feature{_hint(name, STYLE_FEATURES)}")
 
 
-def _check_endpoint(experiment: Experiment, endpoint: str, where: str) -> None:
-    if endpoint not in experiment.endpoints:
-        known = tuple(experiment.endpoints)
+def _check_endpoint(endpoints: Mapping[str, Endpoint], endpoint: str, where: str) -> None:
+    if endpoint not in endpoints:
+        known = tuple(endpoints)
         raise ExperimentError(
-            f"{where}: {endpoint!r} is not among `endpoints` ({', '.join(known)}){_hint(endpoint, known)}"
+            f"{where}: {endpoint!r} is not among `endpoints` ({', '.join(known) or 'none given'}){_hint(endpoint, known)}"
         )
 
 
-def _check_engine(experiment: Experiment, endpoint: str, where: str, *, scores: bool) -> None:
+def _check_engine(endpoints: Mapping[str, Endpoint], endpoint: str, where: str, *, scores: bool) -> None:
     """Raise where an engine cannot do what it is for: llama_cpp only writes texts, transformers only scores them."""
-    engine = experiment.endpoints[endpoint].engine
+    engine = endpoints[endpoint].engine
     if scores and engine == "llama_cpp":
         raise ExperimentError(
             f"{where}: engine llama_cpp of {endpoint!r} scores no texts; give an endpoint with a base_url, or with engine: transformers"
@@ -232,7 +233,7 @@ def _check_engine(experiment: Experiment, endpoint: str, where: str, *, scores: 
 
 def _check_arm(experiment: Experiment, arm: Arm, where: str) -> None:
     place = f"{where}: arms.{arm.name}"
-    _check_judge(experiment, arm.judge, f"{place}.judge")
+    check_judge(arm.judge, experiment.endpoints, f"{place}.judge")
     selecting = (
         "bradley_terry",
         "reward_model",
@@ -246,7 +247,7 @@ def _check_arm(experiment: Experiment, arm: Arm, where: str) -> None:
         )
     if isinstance(arm.signal, RewardModelSignalSpec):
         name = arm.signal.endpoint
-        _check_endpoint(experiment, name, f"{place}.signal.endpoint")
+        _check_endpoint(experiment.endpoints, name, f"{place}.signal.endpoint")
         if (engine := experiment.endpoints[name].engine) is not None:
             raise ExperimentError(
                 f"{place}.signal.endpoint: engine {engine} of {name!r} serves no embeddings; give an endpoint with a base_url whose model serves /embeddings"
@@ -327,11 +328,7 @@ class Material:
             hashes["strategy.real"] = inputs.file_hash(resolved.path(name))
         prompts = [templates.load(resolved.experiment.policy.prompt, resolved.folder, "draft")]
         for arm in resolved.arms:
-            for member in asked_models(arm.judge):
-                kind: templates.Kind = "score" if isinstance(member, PointwiseJudgeSpec) else "judge"
-                prompts.append(templates.load(member.prompt, resolved.folder, kind))
-            if isinstance(arm.judge, RewardJudgeSpec) and arm.judge.prompt is not None:
-                prompts.append(templates.load(arm.judge.prompt, resolved.folder, "reward"))
+            prompts += judge_prompts(arm.judge, resolved.folder)
             if isinstance(arm.signal, RewardModelSignalSpec) and arm.signal.prompt is not None:
                 prompts.append(templates.load(arm.signal.prompt, resolved.folder, "reward"))
         matcher = _matcher(resolved, items)
@@ -474,6 +471,17 @@ def asked_models(spec: JudgeSpec) -> tuple[AskedJudgeSpec, ...]:
     if isinstance(spec, PanelJudgeSpec):
         return spec.judges
     return (spec,) if isinstance(spec, AskedJudgeSpec) else ()
+
+
+def judge_prompts(judge: JudgeSpec, folder: str | Path) -> list[templates.Template]:
+    """The prompts with which a judge asks its models. Raises ExperimentError."""
+    prompts = []
+    for member in asked_models(judge):
+        kind: templates.Kind = "score" if isinstance(member, PointwiseJudgeSpec) else "judge"
+        prompts.append(templates.load(member.prompt, folder, kind))
+    if isinstance(judge, RewardJudgeSpec) and judge.prompt is not None:
+        prompts.append(templates.load(judge.prompt, folder, "reward"))
+    return prompts
 
 
 # pydantic's faults in a user's words.

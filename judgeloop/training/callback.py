@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,14 +43,20 @@ def training_log(
     picks). A training that goes on from a checkpoint appends the steps that the file lacks. The first process of several drafts and writes; it must hold the
     whole model.
 
-    Raises InvalidInput for items that cannot be read, and where ``out`` has texts of this arm and replicate though the training starts.
+    Raises InvalidInput for items that cannot be read, settings out of their range and an ``out`` that is a folder, and where ``out`` has
+    texts of this arm and replicate though the training starts.
     """
+    for name, number in (("every", every), ("texts", texts), ("max_tokens", max_tokens)):
+        if not isinstance(number, Integral) or number < 1:
+            raise InvalidInput(f"{name}: must be a whole number, 1 or more, not {number!r}")
+    if not isinstance(temperature, Real) or not 0 <= temperature < math.inf:
+        raise InvalidInput(f"temperature: must be a number, 0 or more, not {temperature!r}")
+    path = Path(out)
+    if path.is_dir():
+        raise InvalidInput(f"{path}: this is a folder; give the file to which the texts are appended as out")
+    asked = load_items(Path(items))
     import transformers
 
-    if every < 1:
-        raise InvalidInput(f"every: must be 1 or more steps, not {every}")
-    asked = load_items(Path(items))
-    path = Path(out)
     labels = {"arm": arm, "control": control, "replicate": replicate}
 
     class TrainingLog(transformers.TrainerCallback):  # type: ignore[misc]
@@ -114,12 +122,22 @@ def training_log(
 
 
 def _steps_written(path: Path, labels: dict[str, Any]) -> set[int]:
-    """The steps of this arm and replicate of which the file has texts. Raises InvalidInput where its last line is cut off."""
+    """The steps of this arm and replicate of which the file has texts. Raises InvalidInput where its last line is cut off or another is no
+    text of a log."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return set()
     text = path.read_text(encoding="utf-8")
     if text and not text.endswith("\n"):
         raise InvalidInput(f"{path}: its last line is cut off; take out the rows of its last step")
-    rows = (json.loads(line) for line in text.split("\n") if line)  # a text may hold other line ends
-    return {row["step"] for row in rows if (row["arm"], row["replicate"]) == (labels["arm"], labels["replicate"])}
+    steps = set()
+    for number, line in enumerate(text.split("\n"), start=1):  # a text may hold other line ends
+        try:
+            row = json.loads(line or "null")
+            if row and (row["arm"], row["replicate"]) == (labels["arm"], labels["replicate"]):
+                steps.add(row["step"])
+        except (ValueError, KeyError, TypeError):
+            raise InvalidInput(
+                f"{path}:{number}: this line is no text that training_log wrote; give another out"
+            ) from None
+    return steps

@@ -179,6 +179,8 @@ class Cassette:
         self._readers: dict[Path, BinaryIO] = {}
         self._own_place = _place(self.folder)
         self._synced_at = time.monotonic()
+        self._failed: set[int] = set()
+        """Names of the calls appended here that a later session asks again."""
         self._index_parts()
 
     def _index_parts(self) -> None:
@@ -366,7 +368,17 @@ class Cassette:
             if self._names_of_body is not None and name not in self._places:
                 self._names_of_body.setdefault(exchange.key, []).append(name)
             self._places[name] = _packed(file.part, file.size, len(line))
+            self._failed.discard(name)
+            if exchange.fault and self._is_asked_again(exchange):
+                self._failed.add(name)
         file.size += len(line)
+
+    def ask_again(self) -> None:
+        """Let what was appended and failed count as not recorded from here on, as it does when the folder is opened again."""
+        for name in self._failed:
+            self._places.pop(name, None)
+        self._failed.clear()
+        self._names_of_body = None
 
     def _path(self, part: str) -> Path:
         inside = not self.unit or part.startswith(f"{self.unit}/")

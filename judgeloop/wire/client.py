@@ -18,9 +18,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, JudgeloopError, ReplayMiss
+from judgeloop.errors import AnswersOutstanding, BudgetReached, EndpointFailed, InvalidInput, JudgeloopError, ReplayMiss
 from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import DEFAULT_KEY, Endpoint, Price
 from judgeloop.records import PASSING_FAULTS, REWARD_ROUTES, TRIAL_ID, Call, Reply, Route, Work, canonical_bytes
@@ -368,6 +369,16 @@ class Ledger:
     reserved: float = 0.0
     waiting: int = 0
     unpriced: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises InvalidInput for a limit that is none."""
+        limits = (
+            ("max_cost", self.max_cost, Real, "number of USD"),
+            ("max_calls", self.max_calls, Integral, "whole number"),
+        )
+        for name, limit, kind, what in limits:
+            if limit is not None and not (isinstance(limit, kind) and limit >= 0):  # NaN is not
+                raise InvalidInput(f"{name}: must be a {what}, 0 or more, not {limit!r}")
 
     def affords(self, estimate: float) -> bool:
         """Whether one more attempt cannot break the cost limit: those in flight count at their worst."""
@@ -778,6 +789,19 @@ class WireClient:
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
         self._check_open()
+
+    async def resume(self) -> None:
+        """Go on after an error that ended all calls, once those in flight have ended, and ask again what failed, as a client that is
+        opened anew on the folder does. A budget that is reached stays so."""
+        self._cassette.ask_again()
+        while self._fatal and not isinstance(self._fatal, BudgetReached):
+            if self._in_flight:
+                await asyncio.wait(list(self._in_flight.values()))
+                continue
+            # A connection remembers that nobody answered, and its patience; nothing is awaited before the new ones may be made.
+            ended, self._connections, self._fatal = self._connections, {}, None
+            for connection in ended.values():
+                await connection.close()
 
     async def close(self, *, ended_well: bool = True) -> None:
         """Let calls in flight end (they are paid for), record them, and close the connections.

@@ -79,7 +79,7 @@ def _fault(raw: dict[str, Any]) -> str:
         ("panels.probe", ["pading"], "x.yaml: panels.probe: 'pading' is no probe that a run can judge; known: padding, markdown_added"),
         ("panels", {"anchor": 0, "probe": "all"}, "x.yaml: panels: probe edits the anchor panel's texts; set anchor"),
         ("arms", {}, "x.yaml: arms: must hold at least 1"),
-        ("endpoints", {}, "x.yaml: judge.endpoint: 'm' is not among `endpoints` ()"),
+        ("endpoints", {}, "x.yaml: judge.endpoint: 'm' is not among `endpoints` (none given)"),
         ("endpoints.m.base_url", "m", "x.yaml: endpoints.m: base_url must start with http:// or https://, as http://127.0.0.1:8000/v1 (got a mapping)"),
     ],
 )  # fmt: skip

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from judgeloop.errors import BudgetReached, EndpointFailed, FolderMismatch, JudgeloopError, ReplayMiss, StorageFailed
+from judgeloop.errors import (
+    BudgetReached,
+    EndpointFailed,
+    FolderMismatch,
+    InvalidInput,
+    JudgeloopError,
+    ReplayMiss,
+    StorageFailed,
+)
 from judgeloop.experiment.options import remedy
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Call
@@ -281,6 +291,57 @@ def test_the_budget_of_calls_stops_exactly(tmp_path: Path, at_once: bool) -> Non
             assert len(server.seen) == len(recorded(tmp_path)) == expected
         ask(tmp_path, endpoint, calls, at_once=at_once, ledger=Ledger(max_calls=12))
         assert len(server.seen) == 12
+
+
+@pytest.mark.parametrize("limits", [{"max_calls": "5"}, {"max_calls": -1}, {"max_calls": 1.5}, {"max_cost": float("nan")}, {"max_cost": -1}])  # fmt: skip
+def test_a_limit_that_is_none_is_refused(limits: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"max_c.*: must be a .*number.*, 0 or more, not"):
+        Ledger(**limits)
+
+
+def test_after_failures_in_a_row_the_same_client_goes_on_and_asks_them_again(tmp_path: Path) -> None:
+    calls, away = numbered(CONSECUTIVE_FAILURES), [True]
+    speaker = Speaker(lambda _: error_answer(503, "away") if away else completion())
+
+    async def steps(client: WireClient) -> list[str]:
+        for at_once in (calls, calls[:1]):  # again at the first call, which another than this failure would not end
+            with pytest.raises(EndpointFailed, match=f"{CONSECUTIVE_FAILURES} calls in a row failed"):
+                await asyncio.gather(*map(client.ask, [*at_once, named("new")]))
+        away.clear()
+        await client.resume()
+        return [(await client.ask(call)).failure for call in (*calls, named("new"))]
+
+    with serving(speaker) as server:
+        failures = use(tmp_path, server.endpoint(attempts=1, concurrency=1), steps, retry_failed=True)
+    assert failures == [""] * (len(calls) + 1)
+
+
+def test_a_server_that_was_not_there_is_looked_for_again(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    async def steps(client: WireClient) -> str:
+        with pytest.raises(EndpointFailed, match="no server answers"):
+            await client.ask(named("a"))
+        with LocalServer(create_app(Speaker()), port=port):
+            await client.resume()
+            return (await client.ask(named("a"))).failure
+
+    assert use(tmp_path, Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="m"), steps) == ""
+
+
+def test_a_budget_that_is_reached_stays_so(tmp_path: Path) -> None:
+    async def steps(client: WireClient) -> None:
+        for name in ("b", "c"):
+            await client.ask(named("a"))
+            with pytest.raises(BudgetReached):
+                await client.ask(named(name, max_tokens=1 if name == "c" else 9))
+            await client.resume()
+
+    with serving() as server:  # of the cheaper second call the budget would still hold the price
+        endpoint = server.endpoint(price={"output": 1e6})
+        use(tmp_path, endpoint, steps, ledger=Ledger(max_cost=5))
+        assert server.call_ids == ["a"]
 
 
 @pytest.mark.parametrize("at_once", [False, True])
