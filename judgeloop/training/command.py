@@ -307,7 +307,7 @@ def _json_object(path: Path) -> dict[str, Any]:
 def _refused(path: Path, why: str) -> TrainingFailed:
     """Why model.json is not taken, and both ways on: `run` trains again."""
     return TrainingFailed(
-        f"{path}: {why}; mend this file and run judgeloop step once, which takes it without training again, or mend what wrote it and run the same command"
+        f"{path}: {why}; mend this file and run judgeloop step in place of judgeloop run once, which takes it without training again, or mend what wrote it and run the same command"
     )
 
 

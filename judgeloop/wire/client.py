@@ -831,7 +831,11 @@ def _told_of_training(call: Call, error: EndpointFailed) -> EndpointFailed:
     """The error with whose model fails: it is recorded, and not trained again."""
     drafts = "/".join(call.call_id.split("/")[:-2])
     # An adapter that is loaded here has no name that anybody could have mistaken.
-    mended = "" if call.adapter else "; if model.json names the wrong one, mend that and run judgeloop step once"
+    mended = (
+        ""
+        if call.adapter
+        else "; if model.json names the wrong one, mend that and run judgeloop step in place of judgeloop run once"
+    )
     return EndpointFailed(f"{drafts}: model {call.body.get('model')}, as its training left it: {error}{mended}")
 
 

@@ -357,7 +357,7 @@ def test_a_model_with_a_mistaken_name_is_named_anew_by_step_and_not_trained_agai
         wrong = f', "base_url": "{elsewhere.base_url}"}}'
         script = SHELL.replace("}}'", "}" + wrong + "'")
         path = _experiment(tmp_path, served, ["sh", "-c", script, str(tmp_path / "runs")])
-        named = r"HTTP 404.*; if model\.json names the wrong one, mend that and run judgeloop step once$"
+        named = r"HTTP 404.*; if model\.json names the wrong one, mend that and run judgeloop step in place of judgeloop run once$"
         with pytest.raises(EndpointFailed, match=named):
             judgeloop.run(path, out=tmp_path / "run")
         trained = _trainings(tmp_path)
@@ -467,9 +467,7 @@ def test_a_trained_model_that_does_not_answer_is_named_and_asked_again_without_a
     write_experiment(path.parent, yaml.safe_load(path.read_text()), items)
     place, port = re.escape(base_url), urlsplit(base_url).port or 0
     who = rf"s0/g1/draft/\w+: model mine, as its training left it: endpoint m \({place}, model mine\)"
-    again = (
-        "then run the same command to resume; if model.json names the wrong one, mend that and run judgeloop step once"
-    )
+    again = "then run the same command to resume; if model.json names the wrong one, mend that and run judgeloop step in place of judgeloop run once"
     with pytest.raises(EndpointFailed, match=f"^{who}: no server answers .*; start it, {again}$") as failed:
         judgeloop.run(path, out=tmp_path / "run")
     assert failed.value.exit_code == 4
