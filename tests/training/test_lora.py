@@ -702,3 +702,25 @@ def test_a_base_that_can_be_no_model_is_refused_before_anything_is_asked(name: s
     with pytest.raises(ExperimentError, match=f"^policy.base: {name} {fault}; give a folder with config.json"):
         judgeloop.run(path, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("block", "changes", "sentence"),
+    [
+        ("policy", {"context": 24}, "policy: context, 24 tokens, leaves no room for a prompt beside max_tokens, 24; give a larger context"),
+        ("policy", {"threads": 100_000}, "policy.threads: must be 1024 or less (got 100000)"),
+        ("policy", {"base": ""}, "policy.base: must not be empty (got '')"),
+    ],
+)  # fmt: skip
+def test_settings_that_can_never_work_are_refused(block: str, changes: dict[str, Any], sentence: str) -> None:
+    raw = _raw("base")
+    with pytest.raises(ExperimentError) as wrong:
+        resolve({**raw, block: {**raw[block], **changes}})
+    assert str(wrong.value).startswith(f"experiment: {sentence}")
+
+
+def test_a_server_that_drafts_has_a_context_of_its_own() -> None:
+    """Training cuts texts at ``context``; this process drafts none."""
+    raw = _raw("base", endpoints={"m": {"base_url": "http://m", "model": "m"}})
+    raw["policy"] |= {"endpoint": "m", "context": 16}
+    assert resolve(raw).experiment.policy.max_tokens == 24
