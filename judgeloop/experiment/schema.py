@@ -670,7 +670,15 @@ class DpoSignalSpec(LoraSignal):
     length_normalised: Switch = False
     """True: log-probabilities are means over a text's tokens, not sums."""
     label_smoothing: Number = Field(0.0, ge=0, lt=0.5)
-    """Share of the preferences that are taken to be the wrong way round (conservative DPO)."""
+    """Share of the preferences that are taken to be the wrong way round (conservative DPO); not with length_normalised."""
+
+    @model_validator(mode="after")
+    def _one_loss(self) -> DpoSignalSpec:
+        if self.length_normalised and self.label_smoothing:
+            raise ValueError(
+                "label_smoothing does not go with length_normalised, for TRL has no such loss; leave one out"
+            )
+        return self
 
 
 class SftSignalSpec(LoraSignal):

@@ -418,13 +418,16 @@ class LoraTrainer:
         )  # fmt: skip
         chats = tokenizer.chat_template is not None
         if isinstance(signal, DpoSignalSpec):
-            loss = "sigmoid_norm" if signal.length_normalised else "sigmoid"
+            losses: dict[str, Any] = {"loss_type": ["sigmoid_norm" if signal.length_normalised else "sigmoid"]}
+            if signal.label_smoothing:
+                # TRL's sigmoid, L(m) of a pair's margin m, takes no smoothing s; its robust at 1/4 is 1.5·L(m) - 0.5·L(-m). The sum
+                # is (1 - s)·L(m) + s·L(-m).
+                weights = [1 + 2 * signal.label_smoothing, -2 * signal.label_smoothing]
+                losses = {"loss_type": ["sigmoid", "robust"], "loss_weights": weights, "label_smoothing": 0.25}
             kind, rows = trl.DPOTrainer, [_preference(pair, chats) for pair in pairs]
             if settings["use_cpu"]:  # pair by pair: the same gradient, with less padding and memory
                 settings.update(per_device_train_batch_size=1, gradient_accumulation_steps=signal.batch_size)
-            config = trl.DPOConfig(
-                **settings, beta=signal.beta, loss_type=[loss], label_smoothing=signal.label_smoothing
-            )
+            config = trl.DPOConfig(**settings, **losses, beta=signal.beta)
         elif isinstance(signal, KtoSignalSpec):
             rows = [_completion(pair, chats, good) for pair in pairs for good in (True, False)]
             kind, config = trl.KTOTrainer, trl.KTOConfig(**settings, beta=signal.beta)

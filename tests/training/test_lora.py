@@ -39,7 +39,7 @@ from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.design import ArmDesign, Design
 from judgeloop.stats.loop.amplification import divergences
 from judgeloop.training.command import weights_digest
-from judgeloop.training.lora import LocalModel, LoraTrainer, divergence, log_probabilities, sampled
+from judgeloop.training.lora import LocalModel, LoraTrainer, _encoded, divergence, log_probabilities, sampled
 from judgeloop.wire.cassette import Cassette
 
 PROMPTS = ["the cat runs", "a dog sleeps", "the bird sings", "rain and sun", "a tree far", "the house near", "dog and cat", "the sun"]  # fmt: skip
@@ -478,6 +478,56 @@ class TestTraining:
         response = asyncio.run(model.answers([call], adapter)(call))
         assert 1 <= response["usage"]["completion_tokens"] <= 8
 
+    @pytest.mark.parametrize(
+        ("options", "by_token", "smoothing"),
+        [({}, False, 0.0), ({"length_normalised": True}, True, 0.0), ({"label_smoothing": 0.2}, False, 0.2)],
+    )
+    def test_the_loss_is_that_of_the_signal(
+        self, options: dict[str, Any], by_token: bool, smoothing: float, base: Path, tmp_path: Path
+    ) -> None:
+        """Worked out by hand from each text's log-probability under the adapter and without it."""
+        import copy
+
+        import torch
+
+        model = LocalModel(
+            TrainedPolicySpec(base=str(base), max_tokens=8, context=64, threads=1), base, RunFolder(tmp_path)
+        )
+        tokenizer, loaded = model.loaded()
+        pairs = (
+            TrainingPair("the cat", "a dog runs and sings then", "the dog", 1.0),
+            TrainingPair("a bird", "the sun", "rain in the tree near a house far", 1.0),
+            TrainingPair("a dog", "then the rain", "the cat sleeps and sings", 1.0),
+        )
+        training = Training(0, 0, "longer", 3, "base", None, pairs)
+        encoded = [_encoded(tokenizer, pair) for pair in pairs]
+        beta = 0.7
+        lora = LoraTrainer(model, DpoSignalSpec(beta=beta, batch_size=3, **options))
+        trainer, _ = lora._trainer(
+            copy.deepcopy(loaded), tokenizer, training, encoded, tmp_path / "scratch", fresh=True
+        )
+        torch.manual_seed(1)
+        for name, weights in trainer.model.named_parameters():
+            if "lora_B" in name:  # zeros at first, under which every loss is log 2
+                weights.data.normal_(0.0, 0.3)
+        margins, losses = [], []
+        for prompt, *texts in encoded:
+            answers = [text[len(prompt) :] for text in texts]
+            own, other = (
+                log_probabilities(each, [prompt] * 2, answers, 0, 1.0) for each in (trainer.model.eval(), loaded)
+            )
+            lengths = [len(answer) if by_token else 1 for answer in answers]
+            margin = (own[0] - other[0]) / lengths[0] - (own[1] - other[1]) / lengths[1]
+            margins.append(margin)
+            losses.append(
+                (1 - smoothing) * np.log1p(np.exp(-beta * margin)) + smoothing * np.log1p(np.exp(beta * margin))
+            )
+        assert np.ptp(margins) > 0.3
+        batches = trainer.get_eval_dataloader(trainer.train_dataset)
+        with torch.no_grad():
+            found = [float(trainer.compute_loss(trainer.model, batch)) for batch in batches]
+        assert np.mean(found) == pytest.approx(np.mean(losses), rel=2e-3)
+
     def test_where_memory_runs_out_in_a_training_it_is_said_and_the_same_command_goes_on(
         self, base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -710,6 +760,7 @@ def test_a_base_that_can_be_no_model_is_refused_before_anything_is_asked(name: s
         ("policy", {"context": 24}, "policy: context, 24 tokens, leaves no room for a prompt beside max_tokens, 24; give a larger context"),
         ("policy", {"threads": 100_000}, "policy.threads: must be 1024 or less (got 100000)"),
         ("policy", {"base": ""}, "policy.base: must not be empty (got '')"),
+        ("signal", {"label_smoothing": 0.1, "length_normalised": True}, "signal: label_smoothing does not go with length_normalised"),
     ],
 )  # fmt: skip
 def test_settings_that_can_never_work_are_refused(block: str, changes: dict[str, Any], sentence: str) -> None:
