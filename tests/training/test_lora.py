@@ -588,6 +588,19 @@ class TestTraining:
                 asyncio.run(model.answers([call], None)(call))
         assert asyncio.run(model.answers([call], None)(call))["choices"]
 
+    def test_where_nothing_is_preferred_nothing_is_trained_and_the_model_stays(
+        self, base: Path, tmp_path: Path
+    ) -> None:
+        raw = _raw(
+            base, generations=1, signal={"epochs": 1}, arms={"gold": {"judge": {"kind": "gold"}}, "coin": ARMS["coin"]}
+        )
+        with tables_alone():
+            run = judgeloop.run(write_experiment(tmp_path / "in", raw, ITEMS), out=tmp_path / "run", report=False)
+        assert set(_trainings(run.path)) == {"s0/g0/train/coin"}
+        drafts = run.candidates.query("arm == 'gold' and n_drawn > 0")
+        assert set(drafts["generation"]) == {0, 1}
+        assert (drafts["log_ratio"] == 0).all()  # the base model's own
+
     def test_a_disk_that_is_full_is_said(self, tmp_path: Path, base: Path) -> None:
         model = LocalModel(
             TrainedPolicySpec(base=str(base), max_tokens=8, context=32, threads=1), base, RunFolder(tmp_path)
