@@ -110,6 +110,7 @@ def run(
         check_environment(resolved)
         engines.check(resolved.experiment.endpoints)
         if isinstance(resolved.experiment.policy, TrainedPolicySpec):
+            _base_model(resolved, resolved.experiment.policy)
             lora.check()
     on_ray = ray_executor.check(executor, resolved.experiment.endpoints, client=client, replay=replay)
     if on_ray and resolved.experiment.policy.kind in SIGNALS_OF_POLICY:
@@ -318,6 +319,15 @@ class _Weights:
             await trainer.aclose()
 
 
+def _base_model(resolved: ResolvedExperiment, policy: TrainedPolicySpec) -> Path | str:
+    """The folder or file of the model that is trained, or the name by which the library knows it. Raises ExperimentError."""
+    base = resolved.path(policy.base)
+    if not base.exists() and policy.base in engines.PACKAGED:
+        return engines.weights("policy", policy.base)
+    lora.check_base(policy.base, base)
+    return base if base.exists() else policy.base
+
+
 def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, replayed: bool) -> _Weights:
     """The trainers of an experiment; one that is ``replayed`` needs no weights. Raises ExperimentError."""
     experiment = resolved.experiment
@@ -329,10 +339,8 @@ def _weights(resolved: ResolvedExperiment, folder: RunFolder, *, by_hand: bool, 
     if by_hand:
         raise ExperimentError("policy.kind: nothing is trained by hand here; policy.kind command is")
     if isinstance(policy, TrainedPolicySpec):
-        place = resolved.path(policy.base)
-        if not replayed and not place.exists() and policy.base in engines.PACKAGED:
-            place = engines.weights("policy", policy.base)
-        model = lora.LocalModel(policy, place if place.exists() else policy.base, folder)
+        place = policy.base if replayed else _base_model(resolved, policy)
+        model = lora.LocalModel(policy, place, folder)
         signals = {arm.name: arm.signal for arm in resolved.arms}
         trainers = {
             name: lora.LoraTrainer(model, each) for name, each in signals.items() if isinstance(each, LoraSignal)

@@ -551,7 +551,7 @@ _MAY_HOLD_KEYS = {"api_key_env", "extra_headers", "extra_query", "extra_body"}
 _FAULT_TEXTS = {
     "int_": "must be a whole number", "float_": "must be a number", "finite_number": "must be a finite number",
     "string_pattern": "must begin with a letter or digit and hold letters, digits, dots, dashes and underscores only",
-    "string_": "must be text", "bool_": "must be true or false", "greater_than_equal": "must be {ge:g} or more",
+    "string_too_short": "must not be empty", "string_": "must be text", "bool_": "must be true or false", "greater_than_equal": "must be {ge:g} or more",
     "greater_than": "must be more than {gt:g}", "less_than_equal": "must be {le:g} or less",
     "too_short": "must hold at least {min_length}", "tuple_type": "must be a list", "invalid_key": "a key must be text",
 }  # fmt: skip

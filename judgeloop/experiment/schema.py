@@ -98,7 +98,7 @@ class CallSettings(Block):
     """Most tries of a call at transport faults and malformed replies, the first included; refusals for a rate limit (429) are none."""
     patience_s: Annotated[Number, Option(answers=False, flag="--patience")] = Field(3600.0, ge=0)
     """Seconds for which an endpoint that refuses every call for its rate limit is waited for; then the command stops (exit 4, resumable)."""
-    threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1)
+    threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1, le=1024)
     """Engine only: threads; default the cores of this machine."""
     context: Annotated[Whole, Option(answers=True)] = Field(4096, ge=256)
     """Engine only: context tokens a call may use."""
@@ -483,7 +483,7 @@ class TrainedPolicySpec(Block):
 
     kind: Literal["trained"] = "trained"
     """Where candidates come from: pool, exemplar, command, trained or hosted."""
-    base: str
+    base: str = Field(min_length=1)
     """The model that is trained: smollm2-135m, a .gguf file, or the folder or name of a causal language model."""
     endpoint: str = ""
     """A key of `endpoints`: a server of the base model that loads each adapter and drafts with it (vLLM); default: this process drafts."""
@@ -496,9 +496,17 @@ class TrainedPolicySpec(Block):
     batch: Whole = Field(32, ge=1)
     """Drafts that are made at once in this process; another number may change their last digits, and so the drafts."""
     context: Whole = Field(1024, ge=16)
-    """Most tokens of a prompt with its text, in drafting and in training."""
-    threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1)
+    """Most tokens of a prompt with its text, in drafting and in training; more than max_tokens, unless a server drafts."""
+    threads: Annotated[Whole | None, Option(answers=False)] = Field(None, ge=1, le=1024)
     """Threads of the processor; default its cores."""
+
+    @model_validator(mode="after")
+    def _drafts_fit(self) -> TrainedPolicySpec:
+        if not self.endpoint and self.context <= self.max_tokens:
+            raise ValueError(
+                f"context, {self.context} tokens, leaves no room for a prompt beside max_tokens, {self.max_tokens}; give a larger context or a smaller max_tokens"
+            )
+        return self
 
 
 PolicySpec = Annotated[
@@ -662,7 +670,15 @@ class DpoSignalSpec(LoraSignal):
     length_normalised: Switch = False
     """True: log-probabilities are means over a text's tokens, not sums."""
     label_smoothing: Number = Field(0.0, ge=0, lt=0.5)
-    """Share of the preferences that are taken to be the wrong way round (conservative DPO)."""
+    """Share of the preferences that are taken to be the wrong way round (conservative DPO); not with length_normalised."""
+
+    @model_validator(mode="after")
+    def _one_loss(self) -> DpoSignalSpec:
+        if self.length_normalised and self.label_smoothing:
+            raise ValueError(
+                "label_smoothing does not go with length_normalised, for TRL has no such loss; leave one out"
+            )
+        return self
 
 
 class SftSignalSpec(LoraSignal):

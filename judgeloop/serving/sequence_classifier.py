@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from judgeloop import checkpoints
 from judgeloop.errors import EndpointFailed, ExperimentError
 from judgeloop.experiment.schema import Endpoint
 from judgeloop.records import Route
@@ -58,29 +59,19 @@ class Classifier:
         Raises EndpointFailed where it cannot be loaded, or has no trained head.
         """
         import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         # An audit shows its own progress.
         importlib.import_module("transformers.utils.logging").disable_progress_bar()
         torch.set_num_threads(threads)
         on_gpu = torch.cuda.is_available()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(model)
             # Sixteen bits on a CPU are slow, and make ties of close scores.
-            loaded, report = AutoModelForSequenceClassification.from_pretrained(
-                model, dtype="auto" if on_gpu else torch.float32, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = " ".join(str(error).split())[:300]
+            dtype = "auto" if on_gpu else torch.float32
+            tokenizer, loaded = checkpoints.load("AutoModelForSequenceClassification", model, dtype=dtype)
+        except checkpoints.Unusable as fault:
             raise EndpointFailed(
-                f"endpoints.{name}.model: transformers cannot load {model!r} as a sequence classifier ({reason})"
+                f"endpoints.{name}.model: {model!r} {fault}; give a model that was trained as a sequence classifier"
             ) from None
-        # The library fills what a checkpoint lacks with random numbers and goes on.
-        if missing := sorted(report["missing_keys"]):
-            raise EndpointFailed(
-                f"endpoints.{name}.model: {model!r} holds no trained {missing[0]}, so its scores would be random; "
-                "give a model that was trained as a sequence classifier"
-            )
         loaded = loaded.to("cuda" if on_gpu else "cpu").eval()
         return cls(loaded, tokenizer, name=Path(model).name if Path(model).is_dir() else model, context=context)
 

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from judgeloop import seeds
+from judgeloop import checkpoints, seeds
 from judgeloop.errors import ExperimentError, StorageFailed, TrainingFailed
 from judgeloop.experiment.schema import DpoSignalSpec, KtoSignalSpec, LoraSignal, TrainedPolicySpec
 from judgeloop.policies import DIVERGED
@@ -43,6 +43,10 @@ INSTALL = 'pip install torch -f https://download.pytorch.org/whl/cpu/torch/ && p
 """Installs the CPU build of torch first: the plain one is several GB on Linux."""
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
 _SEEDS = 2**31
+_BASES = (
+    "give a folder with config.json, a tokenizer and safetensors, a .gguf file, or the name of a causal language model"
+)
+_MORE_MEMORY = "; free some and run the same command again, or start anew with another --out and a smaller policy.batch, policy.context or signal.batch_size"
 _BASE = "base.sha256"
 """The file beside an adapter that names the weights of the base it was trained on."""
 _COMPARED = 32
@@ -57,6 +61,21 @@ def check() -> None:
     for library in _LIBRARIES:
         if importlib.util.find_spec(library) is None:
             raise ExperimentError(f"policy.kind: trained needs {library}; run: {INSTALL}")
+
+
+def check_base(name: str, place: Path) -> None:
+    """Check what can be told of ``policy.base`` without the libraries. ``place``: where it is if it is a path. Raises
+    ExperimentError."""
+    if place.is_dir():
+        fault = "" if (place / "config.json").is_file() else "holds no config.json"
+    elif place.exists():
+        fault = "" if name.endswith(".gguf") else "is a file, and none of those that are read"
+    else:
+        path = Path(name)
+        is_path = name[0] in ".~" or name.endswith(".gguf") or path.is_absolute() or len(path.parts) > 2
+        fault = "does not exist" if is_path else ""
+    if fault:
+        raise ExperimentError(f"policy.base: {name} {fault}; {_BASES}")
 
 
 class LocalModel:
@@ -82,10 +101,9 @@ class LocalModel:
         except (TrainingFailed, StorageFailed, ExperimentError):
             raise
         except Exception as error:
-            line = next(iter(str(error).splitlines()), "") or type(error).__name__
-            memory = isinstance(error, MemoryError) or "memory" in line.lower()
-            advice = "; a smaller policy.batch, policy.context or signal.batch_size takes less" if memory else ""
-            raise TrainingFailed(f"policy: {self.spec.base}: {line[:300]}{advice}") from error
+            why = checkpoints.reason(error)
+            advice = _MORE_MEMORY if why == checkpoints.OUT_OF_MEMORY else ""
+            raise TrainingFailed(f"policy: {self.spec.base}: {why}{advice}") from error
 
     def loaded(self) -> tuple[Any, Any]:
         """(tokenizer, base model), loaded once, in the model's thread."""
@@ -99,18 +117,13 @@ class LocalModel:
             transformers.logging.disable_progress_bar()
             torch.set_num_threads(self.spec.threads or os.cpu_count() or 1)
             _keep_freed_memory()
-            place, options = str(self._base), dict[str, Any]()
-            if place.endswith(".gguf"):
-                place, options = str(Path(place).parent), {"gguf_file": Path(place).name}
             try:
                 # A progress bar of the .gguf reader, which none of its settings hides.
                 with contextlib.redirect_stderr(io.StringIO()), _read_once():
-                    tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
-                    model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
-            except (OSError, ValueError) as error:
-                line = next(iter(str(error).splitlines()), type(error).__name__)
-                raise TrainingFailed(f"policy.base: {self.spec.base} cannot be loaded ({line[:200]})") from None
-            if options:
+                    tokenizer, model = checkpoints.load("AutoModelForCausalLM", str(self._base), dtype=torch.float32)
+            except checkpoints.Unusable as fault:
+                raise TrainingFailed(f"policy.base: {self.spec.base} {fault}; {_BASES}") from None
+            if str(self._base).endswith(".gguf"):
                 _forget_quantisation(model)
             if model.device.type == "cpu":
                 _multiply_few_rows_fast(model)
@@ -405,13 +418,16 @@ class LoraTrainer:
         )  # fmt: skip
         chats = tokenizer.chat_template is not None
         if isinstance(signal, DpoSignalSpec):
-            loss = "sigmoid_norm" if signal.length_normalised else "sigmoid"
+            losses: dict[str, Any] = {"loss_type": ["sigmoid_norm" if signal.length_normalised else "sigmoid"]}
+            if signal.label_smoothing:
+                # TRL's sigmoid, L(m) of a pair's margin m, takes no smoothing s; its robust at 1/4 is 1.5·L(m) - 0.5·L(-m). The sum
+                # is (1 - s)·L(m) + s·L(-m).
+                weights = [1 + 2 * signal.label_smoothing, -2 * signal.label_smoothing]
+                losses = {"loss_type": ["sigmoid", "robust"], "loss_weights": weights, "label_smoothing": 0.25}
             kind, rows = trl.DPOTrainer, [_preference(pair, chats) for pair in pairs]
             if settings["use_cpu"]:  # pair by pair: the same gradient, with less padding and memory
                 settings.update(per_device_train_batch_size=1, gradient_accumulation_steps=signal.batch_size)
-            config = trl.DPOConfig(
-                **settings, beta=signal.beta, loss_type=[loss], label_smoothing=signal.label_smoothing
-            )
+            config = trl.DPOConfig(**settings, **losses, beta=signal.beta)
         elif isinstance(signal, KtoSignalSpec):
             rows = [_completion(pair, chats, good) for pair in pairs for good in (True, False)]
             kind, config = trl.KTOTrainer, trl.KTOConfig(**settings, beta=signal.beta)

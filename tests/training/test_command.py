@@ -599,6 +599,33 @@ def test_strategies_mix_the_pairs_that_are_trained_on(tmp_path: Path, serve: Ser
 
 
 @pytest.mark.tables
+def test_a_real_text_makes_no_pair_with_a_draft_that_says_the_same(tmp_path: Path, serve: Serve) -> None:
+    arms = {"judge": {"strategy": {"real_fraction": 1.0, "real": "real.jsonl"}}, "random": ARMS["random"]}
+    path = _experiment(tmp_path, serve(), judge={"kind": "rule", "feature": "length"}, arms=arms)
+    real = path.parent / "real.jsonl"
+
+    def trained(out: str, texts: dict[str, str]) -> list[tuple[str, str]]:
+        real.write_text("".join(json.dumps({"item_id": name, "text": text}) + "\n" for name, text in texts.items()))
+        judgeloop.run(path, out=tmp_path / out)
+        lines = (tmp_path / out / "training/s0/g0/judge/preferences.jsonl").read_text().splitlines()
+        return [(pair["chosen"], pair["rejected"]) for pair in map(json.loads, lines)]
+
+    others = trained("a", {item["item_id"]: "It rains." for item in ITEMS})
+    assert {chosen for chosen, _ in others} == {"It rains."}
+    candidates = pd.read_parquet(tmp_path / "a/tables/candidates").query("arm == 'judge' and generation == 0")
+    texts = {
+        item["item_id"]: candidates[(candidates["item_id"] == item["item_id"]) & (candidates["n_drawn"] > 0)][
+            "text"
+        ].iloc[0]
+        for item in ITEMS
+    }
+    pairs = trained("b", texts)
+    assert len(pairs) == len(others)
+    assert {chosen for chosen, _ in pairs} == set(texts.values())
+    assert all(chosen != rejected for chosen, rejected in pairs)
+
+
+@pytest.mark.tables
 def test_where_nothing_is_preferred_nothing_is_trained_and_the_model_stays(tmp_path: Path, serve: Serve) -> None:
     arms = {"gold": {"judge": {"kind": "gold"}}, "judge": {"judge": {"kind": "gold"}}}
     path = _experiment(tmp_path, serve(), arms=arms)

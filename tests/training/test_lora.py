@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 import judgeloop
+from command_line import command
 from conftest import small_experiment, tables, tables_alone, without, write_experiment
 from judgeloop import seeds
 from judgeloop.errors import ExperimentError, InvalidInput, StorageFailed, TrainingFailed
@@ -37,7 +39,7 @@ from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.design import ArmDesign, Design
 from judgeloop.stats.loop.amplification import divergences
 from judgeloop.training.command import weights_digest
-from judgeloop.training.lora import LocalModel, LoraTrainer, divergence, log_probabilities, sampled
+from judgeloop.training.lora import LocalModel, LoraTrainer, _encoded, divergence, log_probabilities, sampled
 from judgeloop.wire.cassette import Cassette
 
 PROMPTS = ["the cat runs", "a dog sleeps", "the bird sings", "rain and sun", "a tree far", "the house near", "dog and cat", "the sun"]  # fmt: skip
@@ -71,7 +73,7 @@ class AdapterServer:
     """A real server of a base model that loads adapters by vLLM's route and drafts with them."""
 
     def __init__(self, base: Path, folder: Path) -> None:
-        spec = TrainedPolicySpec(base=str(base), context=96, threads=1)
+        spec = TrainedPolicySpec(base=str(base), max_tokens=24, context=96, threads=1)
         self._model = LocalModel(spec, base, RunFolder(folder))
         self.adapters: dict[str, TrainedModel] = {}
         self.base_url = ""
@@ -115,6 +117,43 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     path = write_experiment(folder / "in", _raw(base), ITEMS)
     with tables_alone():
         return path, judgeloop.run(path, out=folder / "run", report=False)
+
+
+def _without_a_layer(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "layers.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _configured(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    config = {key: value for key, value in json.loads(file.read_text()).items() if key != "layer_types"}
+    file.write_text(json.dumps({**config, **changes}))
+
+
+def _without_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def _junk(name: str, folder: Path) -> None:
+    (folder / name).write_bytes(b"junk" * 100)
+
+
+# What is wrong with a base → (how it is made so, what the sentence says).
+FAULTY: dict[str, tuple[Any, str]] = {
+    "no layer": (_without_a_layer, r"holds no trained model\.layers\.1\.input_layernorm\.weight and 8 more, which would be random"),
+    "more layers": (partial(_configured, num_hidden_layers=4), r"holds no trained model\.layers\.2\..* and 17 more"),
+    "another architecture": (partial(_configured, model_type="bert"), r"holds no trained bert\.embeddings"),
+    "other shapes": (partial(_configured, hidden_size=64), "holds lm_head.weight as 21 x 32, where its configuration wants 21 x 64"),
+    "junk weights": (partial(_junk, "model.safetensors"), r"has no weights that can be loaded \(.*header"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"has no weights that can be loaded \(.*no file named"),
+    "no tokenizer": (_without_tokenizer, r"has no tokenizer that can be loaded \(.*\)"),
+    "junk configuration": (partial(_junk, "config.json"), r"has no configuration that can be loaded \(.* valid JSON file\)"),
+    "unknown": (partial(_configured, model_type="nosuch"), r"has no configuration .*not recognize this architecture\)"),
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -373,7 +412,9 @@ class TestTraining:
     def test_texts_that_do_not_fit_are_counted_and_prompts_that_leave_no_room_are_left_out(
         self, tmp_path: Path, base: Path
     ) -> None:
-        model = LocalModel(TrainedPolicySpec(base=str(base), context=32, threads=1), base, RunFolder(tmp_path))
+        model = LocalModel(
+            TrainedPolicySpec(base=str(base), max_tokens=8, context=32, threads=1), base, RunFolder(tmp_path)
+        )
         trainer = LoraTrainer(model, DpoSignalSpec(batch_size=2, epochs=1))
         short, long = TrainingPair("the cat", "a dog", "the dog", 1.0), "the cat and the dog " * 4
         fits = TrainingPair(long, "a dog runs", "the dog", 1.0)
@@ -385,8 +426,185 @@ class TestTraining:
         with pytest.raises(TrainingFailed, match=r"leaves room for a text in 32 tokens .*; give a larger context"):
             asyncio.run(trainer.train(training((no_room,))))
 
+    @pytest.mark.parametrize("fault", FAULTY)
+    def test_a_base_that_is_not_whole_is_refused(self, fault: str, base: Path, tmp_path: Path) -> None:
+        spoil, sentence = FAULTY[fault]
+        folder = Path(shutil.copytree(base, tmp_path / "base"))
+        spoil(folder)
+        model = LocalModel(TrainedPolicySpec(base="mine", threads=1), folder, RunFolder(tmp_path))
+        with pytest.raises(TrainingFailed, match=f"^policy.base: mine {sentence}.*; give a folder with .*model$"):
+            asyncio.run(model.do(model.loaded))
+
+    def test_a_gguf_file_with_less_layers_than_it_says_is_refused(self, tmp_path: Path) -> None:
+        tiny_llama.write_gguf(tmp_path / "two.gguf", blocks=2)
+        model = LocalModel(TrainedPolicySpec(base="two.gguf", threads=1), tmp_path / "two.gguf", RunFolder(tmp_path))
+        with pytest.raises(TrainingFailed, match=r"holds no trained model\.layers\.1\..* and 8 more"):
+            model.loaded()
+
+    def test_weights_that_a_model_shares_are_not_missing(self, base: Path, tmp_path: Path) -> None:
+        import transformers
+        from safetensors.torch import load_file
+
+        folder = Path(shutil.copytree(base, tmp_path / "base"))
+        config = transformers.LlamaConfig.from_pretrained(base, tie_word_embeddings=True)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+        assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+        _, model = LocalModel(TrainedPolicySpec(base="tied", threads=1), folder, RunFolder(tmp_path)).loaded()
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+
+    @pytest.mark.parametrize(("kind", "close"), [("F16", 0.02), ("Q8_0", 0.2)])
+    def test_a_gguf_file_is_read_trained_and_drafted_from(self, kind: str, close: float, tmp_path: Path) -> None:
+        import torch
+
+        file = tmp_path / "tiny.gguf"
+        written = tiny_llama.write_gguf(file, kind)
+        model = LocalModel(
+            TrainedPolicySpec(base=str(file), max_tokens=8, context=64, threads=1), file, RunFolder(tmp_path)
+        )
+        tokenizer, loaded = model.loaded()
+        ids = torch.tensor([tokenizer("the cat runs")["input_ids"]])
+        assert tokenizer.decode(ids[0]) == "the cat runs"
+        with torch.no_grad():
+            assert torch.allclose(loaded(input_ids=ids).logits, written(input_ids=ids).logits, atol=close)
+        assert {weights.dtype for weights in loaded.parameters()} == {torch.float32}
+
+        pairs = (TrainingPair("the cat", "a dog runs", "the dog", 1.0),) * 2
+        trainer = LoraTrainer(model, DpoSignalSpec(batch_size=2, epochs=1))  # it refuses a model marked as quantised
+        done = asyncio.run(trainer.train(Training(0, 0, "longer", 3, "previous", None, pairs)))
+        assert done["metrics"]["steps"] == 1
+        body = {"model": "m", "messages": [{"role": "user", "content": "the cat"}], "max_tokens": 8, "seed": 1}
+        call = Call("c", "", body)
+        adapter = TrainedModel(done["model"], done["weights"], adapter=done["adapter"])
+        response = asyncio.run(model.answers([call], adapter)(call))
+        assert 1 <= response["usage"]["completion_tokens"] <= 8
+
+    @pytest.mark.parametrize(
+        ("options", "by_token", "smoothing"),
+        [({}, False, 0.0), ({"length_normalised": True}, True, 0.0), ({"label_smoothing": 0.2}, False, 0.2)],
+    )
+    def test_the_loss_is_that_of_the_signal(
+        self, options: dict[str, Any], by_token: bool, smoothing: float, base: Path, tmp_path: Path
+    ) -> None:
+        """Worked out by hand from each text's log-probability under the adapter and without it."""
+        import copy
+
+        import torch
+
+        model = LocalModel(
+            TrainedPolicySpec(base=str(base), max_tokens=8, context=64, threads=1), base, RunFolder(tmp_path)
+        )
+        tokenizer, loaded = model.loaded()
+        pairs = (
+            TrainingPair("the cat", "a dog runs and sings then", "the dog", 1.0),
+            TrainingPair("a bird", "the sun", "rain in the tree near a house far", 1.0),
+            TrainingPair("a dog", "then the rain", "the cat sleeps and sings", 1.0),
+        )
+        training = Training(0, 0, "longer", 3, "base", None, pairs)
+        encoded = [_encoded(tokenizer, pair) for pair in pairs]
+        beta = 0.7
+        lora = LoraTrainer(model, DpoSignalSpec(beta=beta, batch_size=3, **options))
+        trainer, _ = lora._trainer(
+            copy.deepcopy(loaded), tokenizer, training, encoded, tmp_path / "scratch", fresh=True
+        )
+        torch.manual_seed(1)
+        for name, weights in trainer.model.named_parameters():
+            if "lora_B" in name:  # zeros at first, under which every loss is log 2
+                weights.data.normal_(0.0, 0.3)
+        margins, losses = [], []
+        for prompt, *texts in encoded:
+            answers = [text[len(prompt) :] for text in texts]
+            own, other = (
+                log_probabilities(each, [prompt] * 2, answers, 0, 1.0) for each in (trainer.model.eval(), loaded)
+            )
+            lengths = [len(answer) if by_token else 1 for answer in answers]
+            margin = (own[0] - other[0]) / lengths[0] - (own[1] - other[1]) / lengths[1]
+            margins.append(margin)
+            losses.append(
+                (1 - smoothing) * np.log1p(np.exp(-beta * margin)) + smoothing * np.log1p(np.exp(beta * margin))
+            )
+        assert np.ptp(margins) > 0.3
+        batches = trainer.get_eval_dataloader(trainer.train_dataset)
+        with torch.no_grad():
+            found = [float(trainer.compute_loss(trainer.model, batch)) for batch in batches]
+        assert np.mean(found) == pytest.approx(np.mean(losses), rel=2e-3)
+
+    def test_where_memory_runs_out_in_a_training_it_is_said_and_the_same_command_goes_on(
+        self, base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        import torch
+        from transformers.models.llama.modeling_llama import LlamaMLP
+
+        raw = _raw(base, generations=1, signal={"epochs": 1}, arms={"longer": ARMS["longer"]})
+        path = write_experiment(tmp_path / "in", raw, ITEMS)
+        forward = LlamaMLP.forward
+
+        def full(self: Any, rows: Any) -> Any:
+            if self.training:
+                raise torch.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total of 8 GiB"
+                )
+            return forward(self, rows)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LlamaMLP, "forward", full)
+            assert command("run", path, "--out", tmp_path / "run") == 4
+        printed = " ".join(capfd.readouterr().err.split())
+        assert f"policy: {base}: memory ran out; free some and run the same command again, or start anew" in printed
+        assert "a smaller policy.batch, policy.context or signal.batch_size" in printed
+        assert "Traceback" not in printed
+        [drafts] = (tmp_path / "run/calls").rglob("g00-draft.jsonl")
+        kept = drafts.read_bytes()
+        assert len(kept.splitlines()) == len(ITEMS) * 4
+        with tables_alone():
+            resumed = judgeloop.run(path, out=tmp_path / "run", report=False)
+        assert set(_trainings(resumed.path)) == {"s0/g0/train/longer"}
+        assert drafts.read_bytes() == kept
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError(),
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried 4 bytes."
+            ),
+        ],
+    )
+    def test_where_memory_runs_out_in_a_draft_it_is_said(self, error: Exception, base: Path, tmp_path: Path) -> None:
+        import transformers
+
+        model = LocalModel(
+            TrainedPolicySpec(base="mine", max_tokens=8, context=32, threads=1), base, RunFolder(tmp_path)
+        )
+        call = Call(
+            "c", "", {"model": "m", "messages": [{"role": "user", "content": "the cat"}], "max_tokens": 8, "seed": 1}
+        )
+
+        def full(*_: Any, **__: Any) -> Any:
+            raise error
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(transformers.LlamaForCausalLM, "forward", full)
+            with pytest.raises(TrainingFailed, match=r"^policy: mine: memory ran out; free some and run"):
+                asyncio.run(model.answers([call], None)(call))
+        assert asyncio.run(model.answers([call], None)(call))["choices"]
+
+    def test_where_nothing_is_preferred_nothing_is_trained_and_the_model_stays(
+        self, base: Path, tmp_path: Path
+    ) -> None:
+        raw = _raw(
+            base, generations=1, signal={"epochs": 1}, arms={"gold": {"judge": {"kind": "gold"}}, "coin": ARMS["coin"]}
+        )
+        with tables_alone():
+            run = judgeloop.run(write_experiment(tmp_path / "in", raw, ITEMS), out=tmp_path / "run", report=False)
+        assert set(_trainings(run.path)) == {"s0/g0/train/coin"}
+        drafts = run.candidates.query("arm == 'gold' and n_drawn > 0")
+        assert set(drafts["generation"]) == {0, 1}
+        assert (drafts["log_ratio"] == 0).all()  # the base model's own
+
     def test_a_disk_that_is_full_is_said(self, tmp_path: Path, base: Path) -> None:
-        model = LocalModel(TrainedPolicySpec(base=str(base), context=32, threads=1), base, RunFolder(tmp_path))
+        model = LocalModel(
+            TrainedPolicySpec(base=str(base), max_tokens=8, context=32, threads=1), base, RunFolder(tmp_path)
+        )
         pairs = (TrainingPair("the cat", "a dog", "the dog", 1.0),) * 2
         training = Training(0, 0, "longer", 3, "previous", None, pairs)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -530,3 +748,43 @@ def test_a_plan_of_a_trained_policy_needs_no_endpoint_and_no_library(tmp_path: P
     assert plan.cost.high == 0.0
     assert not any("price" in note for note in plan.notes)
     assert json.dumps(plan.record())
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("./absent", "does not exist"), ("~/models/absent", "does not exist"), ("/models/absent", "does not exist"),
+        ("models/of/mine", "does not exist"), ("absent.gguf", "does not exist"), ("folder", "holds no config.json"),
+        ("weights.bin", "is a file, and none of those that are read"),
+    ],
+)  # fmt: skip
+def test_a_base_that_can_be_no_model_is_refused_before_anything_is_asked(name: str, fault: str, tmp_path: Path) -> None:
+    path = write_experiment(tmp_path / "in", _raw(name), ITEMS)
+    (path.parent / "folder").mkdir()
+    (path.parent / "weights.bin").write_bytes(b"x")
+    with pytest.raises(ExperimentError, match=f"^policy.base: {name} {fault}; give a folder with config.json"):
+        judgeloop.run(path, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("block", "changes", "sentence"),
+    [
+        ("policy", {"context": 24}, "policy: context, 24 tokens, leaves no room for a prompt beside max_tokens, 24; give a larger context"),
+        ("policy", {"threads": 100_000}, "policy.threads: must be 1024 or less (got 100000)"),
+        ("policy", {"base": ""}, "policy.base: must not be empty (got '')"),
+        ("signal", {"label_smoothing": 0.1, "length_normalised": True}, "signal: label_smoothing does not go with length_normalised"),
+    ],
+)  # fmt: skip
+def test_settings_that_can_never_work_are_refused(block: str, changes: dict[str, Any], sentence: str) -> None:
+    raw = _raw("base")
+    with pytest.raises(ExperimentError) as wrong:
+        resolve({**raw, block: {**raw[block], **changes}})
+    assert str(wrong.value).startswith(f"experiment: {sentence}")
+
+
+def test_a_server_that_drafts_has_a_context_of_its_own() -> None:
+    """Training cuts texts at ``context``; this process drafts none."""
+    raw = _raw("base", endpoints={"m": {"base_url": "http://m", "model": "m"}})
+    raw["policy"] |= {"endpoint": "m", "context": 16}
+    assert resolve(raw).experiment.policy.max_tokens == 24
