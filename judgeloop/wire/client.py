@@ -50,7 +50,8 @@ _SHOWN_PAUSE_S = 5.0
 """Seconds of a pause that is shown each time; shorter ones are shown once an endpoint."""
 _STARTING_S = 0.2, 1.0
 """Seconds before a server where nobody answered is looked for again."""
-_CLOSING_S = 20.0
+_CLOSING_S, _UNSAID_S = 20.0, 1.0
+"""Seconds for which calls in flight are let end, the first of them without a word."""
 _LISTING_S = 15.0
 """Seconds for which a list of models is waited for."""
 
@@ -814,7 +815,12 @@ class WireClient:
             connection.wake()
         tasks = list(self._in_flight.values())
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=_CLOSING_S)
+            _, late = await asyncio.wait(tasks, timeout=_UNSAID_S)
+            if late:
+                self._note_pause(
+                    f"ending: {len(late)} in flight (calls or trainings), waited for up to {_CLOSING_S:g} s so that they are recorded; Ctrl-C ends at once, without them"
+                )
+                _, late = await asyncio.wait(late, timeout=_CLOSING_S - _UNSAID_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
