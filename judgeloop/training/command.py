@@ -114,7 +114,7 @@ class CommandTrainer:
         command, log, known = words(self.spec, self.folder), folder / "log.txt", folder / _PROCESS
         again = "mend it and run the same command again; what is recorded is kept"
         await _end_earlier(known)
-        with log.open("wb") as output:
+        with log.open("ab") as output:  # why an earlier attempt failed stays there
             try:
                 process = await asyncio.create_subprocess_exec(
                     *command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True

@@ -232,12 +232,13 @@ def test_a_run_whose_training_failed_resumes_to_the_tables_of_one_that_did_not(t
     good = SHELL.replace('"$0"', f'"{tmp_path}/runs"')
     script.write_text(good)
     whole = judgeloop.run(path, out=tmp_path / "whole")
-    script.write_text("grep -q '\"generation\": 1' training.json && exit 3\n" + good)
+    script.write_text("grep -q '\"generation\": 1' training.json && echo no luck && exit 3\n" + good)
     with pytest.raises(TrainingFailed, match=r"'sh' ended with exit code 3 \(see .*log\.txt\)") as failed:
         judgeloop.run(path, out=tmp_path / "run")
     assert failed.value.exit_code == 4
     script.write_text(good)
     assert tables(judgeloop.run(path, out=tmp_path / "run").path) == tables(whole.path)
+    assert (tmp_path / "run/training/s0/g1/longer/log.txt").read_text() == "no luck\n"
     # Two in the whole run's second generation; the first generation's two were not run again.
     assert _trainings(tmp_path) == 8
 
@@ -337,11 +338,11 @@ def test_what_a_command_started_is_ended_with_it_where_it_does_not_listen(
     tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("judgeloop.training.command._GRACE_S", 0.3)
-    # The first process ends at once when it is told, its child does not.
-    script = """sh -c 'trap "" TERM; echo $$ > child; while sleep .02; do echo x >> late; done' & exec sleep 60"""
-    path = _experiment(tmp_path, serve(), ["sh", "-c", script], arms=ARMS, policy={"timeout_s": 0.5})
-    with pytest.raises(TrainingFailed, match="did not end within"):
-        judgeloop.run(path, out=tmp_path / "run")
+    # The first process has ended when it is told; its child does not listen.
+    child = """trap "" TERM; while sleep .02; do echo x >> late; done"""
+    script = f"sh -c '{child}' & until [ -s late ]; do sleep .01; done; exit 3"
+    with pytest.raises(TrainingFailed, match="ended with exit code 3"):
+        judgeloop.run(_experiment(tmp_path, serve(), ["sh", "-c", script]), out=tmp_path / "run")
     [late] = (tmp_path / "run").rglob("late")
     size = late.stat().st_size
     time.sleep(0.2)
