@@ -334,7 +334,8 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         f"{brief(finding, named=finding is lead or not _same_arms(finding, before))}."
         for before, finding in zip([lead, *told], told, strict=False)
     ]
-    return QuestionAnswer(question, word, tone, (*lost, *sentences, *_drafts_cut(reading)), tuple(weightiest))
+    further = (*_unequally_trained(reading), *_drafts_cut(reading))
+    return QuestionAnswer(question, word, tone, (*lost, *_untrained(reading), *sentences, *further), tuple(weightiest))
 
 
 def _drafts_lost(reading: Reading) -> tuple[str, ...]:
@@ -347,6 +348,24 @@ def _drafts_lost(reading: Reading) -> tuple[str, ...]:
     if {"truncated", "empty"} & set(reasons):
         mended = "; a thought that uses up `policy.max_tokens` leaves no text: raise it"
     return (f"{lost:,} of {drafts:,} drafts have no text and do not compete{mended}.",)
+
+
+def _untrained(reading: Reading) -> tuple[str, ...]:
+    """A sentence on arms in which nothing was trained: that these do not drift is no finding."""
+    arms = [f"`{arm}`" for arm, pairs in reading.pairs_trained().items() if not pairs]
+    if not arms:
+        return ()
+    return (f"In {', '.join(arms)} no text was preferred to another, so that nothing was trained: that its outputs do not drift says nothing of its judge.",)  # fmt: skip
+
+
+def _unequally_trained(reading: Reading) -> tuple[str, ...]:
+    """A sentence on trainings that had more to learn from than the control's, or less."""
+    pairs = {arm: count for arm, count in reading.pairs_trained().items() if count}
+    controls = [count for arm, count in pairs.items() if reading.controls.get(arm) in ("random", "gold")]
+    if not any(max(count, control) > _MUCH_MORE * min(count, control) for count in pairs.values() for control in controls):  # fmt: skip
+        return ()
+    listed = ", ".join(f"{count:.0f} in `{arm}`" for arm, count in pairs.items())
+    return (f"A generation's picks preferred a text in so many pairs on average: {listed}. Where an arm trains on more than its control, part of its drift beyond it may come from more training.",)  # fmt: skip
 
 
 def _drafts_cut(reading: Reading) -> tuple[str, ...]:
@@ -491,6 +510,8 @@ _OBEDIENCE = {
 _MUCH_UNSCORED = 0.02
 _MUCH_CUT = 0.1
 """A share of drafts that were cut, above which their mean length is no good measure of the uncut one's."""
+_MUCH_MORE = 1.25
+"""Times as many pairs, from which on a difference between arms may be one of how much was trained."""
 _LITTLE_MASS = 0.3
 _MUCH_USED = 0.5
 _MOST_ADVICE = 5

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from judgeloop.experiment.schema import SIGNALS_OF_POLICY
 from judgeloop.records import ADDED_ESTIMATE_COLUMNS, ESTIMATE_COLUMNS
 from judgeloop.rundir import Record
 from judgeloop.stats.estimate import VERDICTS, Estimate
@@ -24,6 +25,8 @@ _COUNTS = frozenset({"n", "n_items", "n_unscored"})
 _DRAFT = r"k\d+|g\d+k\d+|anchor\d+"
 """Ids of candidates that a policy drafted: no real text, no edit."""
 _CONTROL_KINDS = ("random", "gold")
+_CANCELLED = 1e-9
+"""A weight that is none but for rounding."""
 POSITIVE = "positive"
 """The kind of a control whose judge has a known taste. Drift is not measured against it."""
 
@@ -50,6 +53,8 @@ class Reading:
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
     choices: pd.DataFrame = field(default_factory=pd.DataFrame)
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    preferences: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Of runs that train models alone."""
 
     @property
     def generations(self) -> tuple[int, ...]:
@@ -86,6 +91,20 @@ class Reading:
         shares = (rows["cut"].astype("float64") * drawn).groupby(rows["arm"]).sum() / drawn.groupby(rows["arm"]).sum()
         return {arm: float(shares[arm]) for arm in self.arms if arm in shares.index}
 
+    def pairs_trained(self) -> dict[str, float]:
+        """Arm → how many pairs of texts a generation's picks prefer one of, on average over generations and replicates: what a training
+        has to learn from. Picks of both orders that cancel prefer none. Empty where no model is trained."""
+        rows = self.preferences
+        if "chosen" not in rows or not self.arms:
+            return {}
+        trainings = rows["replicate"].nunique() * rows["generation"].nunique()
+        low = rows[["chosen", "rejected"]].min(axis=1)
+        weight = rows["weight"].astype("float64").where(rows["chosen"] == low, -rows["weight"].astype("float64"))
+        pair = [rows[name] for name in ("arm", "replicate", "generation", "item_id")]
+        net = weight.groupby([*pair, low, rows[["chosen", "rejected"]].max(axis=1)]).sum()
+        counted = (net.abs() > _CANCELLED).groupby(level="arm").sum()
+        return {arm: float(counted.get(arm, 0)) / trainings for arm in self.arms}
+
 
 def read(run: Record) -> Reading:
     """The reading of a finished run. Raises FolderMismatch where it has no estimates or a damaged table."""
@@ -99,6 +118,7 @@ def read(run: Record) -> Reading:
     against = [row.contrast for row in estimates if row.term.startswith("did_")]
     controls |= {contrast: "control" for contrast in against if contrast and contrast not in controls}
     controls |= dict.fromkeys(positive_controls(estimates), POSITIVE)
+    is_trained = _mapping(experiment.get("policy")).get("kind") in SIGNALS_OF_POLICY
     return Reading(
         name=str(experiment.get("name") or run.name),
         estimates=estimates,
@@ -114,6 +134,7 @@ def read(run: Record) -> Reading:
         scores=_table(run, "scores"),
         choices=_table(run, "choices"),
         pairs=_table(run, "pairs"),
+        preferences=_table(run, "preferences") if is_trained else pd.DataFrame(),
     )
 
 

@@ -363,3 +363,23 @@ def test_numbers_in_words() -> None:
     assert wording.cell(None) == ""
     assert verdict_of(_position(conf_low=None, conf_high=None), 0.05) == "described"
     assert wording.term_name("did_list_items") == "Drift of list items beyond control"
+
+
+def test_arms_that_trained_on_nothing_or_on_less_than_others_are_named() -> None:
+    whole = read(RunFolder(Path(__file__).parents[2] / "fixtures/quickstart/run"))
+    assert whole.pairs_trained() == pytest.approx({"judge": 31.8, "coin": 16, "longer": 31.4, "longer_accumulate": 31.47}, abs=0.01)  # fmt: skip
+
+    def said(preferences: pd.DataFrame) -> str:
+        reading = replace(whole, preferences=preferences)
+        growing = next(each for each in answers(reading, findings(reading.estimates)) if "growing" in each.question)
+        return " ".join(growing.sentences)
+
+    assert "on average: 32 in `judge`, 16 in `coin`" in said(whole.preferences)
+    rows = whole.preferences
+    assert "In `judge` no text was preferred to another, so that nothing was trained" in said(
+        rows[rows["arm"] != "judge"]
+    )
+    alike = pd.concat([rows[rows["arm"] == "longer"].assign(arm=arm) for arm in whole.arms])
+    assert "preferred" not in said(alike)
+    back = alike.rename(columns={"chosen": "rejected", "rejected": "chosen"}).assign(order="other")
+    assert set(replace(whole, preferences=pd.concat([alike, back])).pairs_trained().values()) == {0.0}
