@@ -300,6 +300,10 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         return QuestionAnswer(question, "Not measured", "plain", (_why_no_drift(reading),))
     lost = _drafts_lost(reading)
     drift = [finding for finding in findings if finding.question == "drift" and finding.row.contrast]
+    untrained = _untrained(reading)
+    if drift and all(finding.row.arm in untrained for finding in drift):
+        return QuestionAnswer(question, "Not measured", "plain", (*lost, _nothing_trained(untrained)))
+    drift = [finding for finding in drift if finding.row.arm not in untrained]
     if not drift:
         reason = (
             "No arm is contrasted with a control: a drift could have any cause."
@@ -334,8 +338,10 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         f"{brief(finding, named=finding is lead or not _same_arms(finding, before))}."
         for before, finding in zip([lead, *told], told, strict=False)
     ]
+    if untrained:
+        lost = (*lost, _nothing_trained(untrained))
     further = (*_unequally_trained(reading), *_drafts_cut(reading))
-    return QuestionAnswer(question, word, tone, (*lost, *_untrained(reading), *sentences, *further), tuple(weightiest))
+    return QuestionAnswer(question, word, tone, (*lost, *sentences, *further), tuple(weightiest))
 
 
 def _drafts_lost(reading: Reading) -> tuple[str, ...]:
@@ -350,12 +356,14 @@ def _drafts_lost(reading: Reading) -> tuple[str, ...]:
     return (f"{lost:,} of {drafts:,} drafts have no text and do not compete{mended}.",)
 
 
-def _untrained(reading: Reading) -> tuple[str, ...]:
-    """A sentence on arms in which nothing was trained: that these do not drift is no finding."""
-    arms = [f"`{arm}`" for arm, pairs in reading.pairs_trained().items() if not pairs]
-    if not arms:
-        return ()
-    return (f"In {', '.join(arms)} no text was preferred to another, so that nothing was trained: that its outputs do not drift says nothing of its judge.",)  # fmt: skip
+def _untrained(reading: Reading) -> list[str]:
+    """The arms in which nothing was trained: that these do not drift is no finding."""
+    return [arm for arm, pairs in reading.pairs_trained().items() if not pairs]
+
+
+def _nothing_trained(arms: Sequence[str]) -> str:
+    listed = ", ".join(f"`{arm}`" for arm in arms)
+    return f"In {listed} no text was preferred to another, so that nothing was trained: that its outputs do not drift says nothing of its judge."
 
 
 def _unequally_trained(reading: Reading) -> tuple[str, ...]:

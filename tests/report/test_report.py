@@ -18,7 +18,7 @@ import report_folder
 from judgeloop import report
 from judgeloop.errors import FolderMismatch
 from judgeloop.report import cases, model_figures, wording
-from judgeloop.report.answers import answers
+from judgeloop.report.answers import answers, headline
 from judgeloop.report.claims import QUESTIONS, leading, verdict_name, verdict_of
 from judgeloop.report.figure import colours, styles
 from judgeloop.report.findings import findings
@@ -371,14 +371,16 @@ def test_arms_that_trained_on_nothing_or_on_less_than_others_are_named() -> None
 
     def said(preferences: pd.DataFrame) -> str:
         reading = replace(whole, preferences=preferences)
-        growing = next(each for each in answers(reading, findings(reading.estimates)) if "growing" in each.question)
-        return " ".join(growing.sentences)
+        listed = findings(reading.estimates)
+        four = answers(reading, listed)
+        return " ".join((headline(reading, listed, four), four[1].word, *four[1].sentences))
 
-    assert "on average: 32 in `judge`, 16 in `coin`" in said(whole.preferences)
     rows = whole.preferences
-    assert "In `judge` no text was preferred to another, so that nothing was trained" in said(
-        rows[rows["arm"] != "judge"]
-    )
+    assert "Training on its picks changed nothing measurable" in said(rows)
+    assert "on average: 32 in `judge`, 16 in `coin`" in said(rows)
+    untrained = said(rows[rows["arm"] != "judge"])
+    assert "Not measured In `judge` no text was preferred to another, so that nothing was trained" in untrained
+    assert "measurable against" not in untrained
     alike = pd.concat([rows[rows["arm"] == "longer"].assign(arm=arm) for arm in whole.arms])
     assert "preferred" not in said(alike)
     back = alike.rename(columns={"chosen": "rejected", "rejected": "chosen"}).assign(order="other")
