@@ -323,7 +323,7 @@ def _base_model(resolved: ResolvedExperiment, policy: TrainedPolicySpec) -> Path
     """The folder or file of the model that is trained, or the name by which the library knows it. Raises ExperimentError."""
     base = resolved.path(policy.base)
     if not base.exists() and policy.base in engines.PACKAGED:
-        return engines.weights("policy", policy.base)
+        return engines.weights("policy.base", policy.base)
     lora.check_base(policy.base, base)
     return base if base.exists() else policy.base
 

