@@ -59,7 +59,7 @@ store it before the first training (`forecast_before.csv`).
 ## What it does not show
 
 **The coin's arm was trained on half as much.** Its two tosses on a pair disagree half of the time, and such a pair prefers neither text: a generation's picks
-hold 16 pairs in `coin` and 31 or 32 in the other arms, so that a training took 3 to 6 optimizer steps there, 8 in `judge` and `longer` and up to 24 in `longer_accumulate`. What is "beyond the
+hold 16 pairs in `coin` and 31 or 32 in the other arms, so that a training took 3 to 6 optimizer steps there, 8 in `judge` and `longer` and up to 24 in `longer_accumulate` (`pairs` of the requests and `steps` of the metrics in recording/calls/s*/g*-train). What is "beyond the
 coin's" is therefore the taste *and* the longer training: that picks of the longer answer lengthen (1.41) and the base model's do not (0.15), at equal numbers of pairs, is
 not touched by this; that the judge's picks train *like a coin's* was seen at twice the coin's pairs. The report says how many pairs each arm had.
 

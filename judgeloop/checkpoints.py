@@ -13,14 +13,14 @@ OUT_OF_MEMORY = "memory ran out"
 _OUT_OF_MEMORY = re.compile(r"(out of|not enough|allocate) memory", re.I)
 
 
-class Unusable(Exception):
+class UnusableCheckpoint(Exception):
     """What is wrong with a checkpoint, as what follows its name: ``holds no trained lm_head.weight, …``."""
 
 
 def load(kind: str, place: str, **options: Any) -> tuple[Any, Any]:
     """(tokenizer, model) of ``place``: a folder, a .gguf file, or a name in the library's cache or hub.
 
-    kind: the library's class, as ``AutoModelForCausalLM``. options: of its ``from_pretrained``. Raises Unusable where a part
+    kind: the library's class, as ``AutoModelForCausalLM``. options: of its ``from_pretrained``. Raises UnusableCheckpoint where a part
     cannot be loaded, and where weights are missing or have another shape than the configuration says.
     """
     import transformers
@@ -35,10 +35,10 @@ def load(kind: str, place: str, **options: Any) -> tuple[Any, Any]:
     model, report = _part("weights", getattr(transformers, kind), **source, **settings)
     for name, held, wanted in sorted(report["mismatched_keys"]):
         shapes = (" x ".join(map(str, shape)) for shape in (held, wanted))
-        raise Unusable("holds {} as {}, where its configuration wants {}".format(name, *shapes))
+        raise UnusableCheckpoint("holds {} as {}, where its configuration wants {}".format(name, *shapes))
     if missing := sorted(report["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise Unusable(f"holds no trained {missing[0]}{more}, which would be random numbers")
+        raise UnusableCheckpoint(f"holds no trained {missing[0]}{more}, which would be random numbers")
     return tokenizer, model
 
 
@@ -46,7 +46,7 @@ def _part(part: str, of: Any, **source: Any) -> Any:
     try:
         return of.from_pretrained(**source)
     except Exception as error:  # the library and those below it raise all kinds
-        raise Unusable(f"has no {part} that can be loaded ({reason(error)})") from None
+        raise UnusableCheckpoint(f"has no {part} that can be loaded ({reason(error)})") from None
 
 
 def reason(error: Exception) -> str:

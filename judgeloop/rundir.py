@@ -45,7 +45,7 @@ their names."""
 
 _LOCK = ".lock"
 
-VERDICTS = "verdicts.jsonl"
+REWARD_VERDICTS = "verdicts.jsonl"
 """The judgments of a reward's folder (``judgeloop.reward``)."""
 Kind = Literal["run", "audit", "analysis"]
 _KINDS: dict[str, Kind] = {"audit": "audit", "analyze": "analysis"}
@@ -143,9 +143,9 @@ class RunFolder:
         empty."""
         path = self.path / "estimates.parquet"
         if not path.is_file():
-            if (self.path / VERDICTS).is_file():
+            if (self.path / REWARD_VERDICTS).is_file():
                 raise FolderMismatch(
-                    f"{self.path}: holds the verdicts of judgeloop.reward and no estimates; run judgeloop analyze {self.path / VERDICTS}"
+                    f"{self.path}: holds the verdicts of judgeloop.reward and no estimates; run judgeloop analyze {self.path / REWARD_VERDICTS}"
                 )
             raise FolderMismatch(
                 f"{self.path}: no estimates yet; the run has not finished, run the same command to resume it"
@@ -200,7 +200,7 @@ class RunFolder:
         sent, tables beside the items, a reward's verdicts."""
         tables = [path for path in (self.path / "tables").glob("*/*.parquet") if path.parent.name != "items"]
         batches = (self.path / "batch").glob("*")
-        verdicts = (self.path / VERDICTS).is_file()
+        verdicts = (self.path / REWARD_VERDICTS).is_file()
         return (
             verdicts
             or bool(tables)

@@ -24,7 +24,7 @@ from judgeloop.judging.judges import Judge, make_judge, resolve_mode
 from judgeloop.judging.pairing import presentations
 from judgeloop.judging.reward_models import JudgeOfTexts, RewardJudge, check_reward
 from judgeloop.records import ORDERS, Candidate, Item, Judgment, Matchup, Message, canonical, prompt_text
-from judgeloop.rundir import VERDICTS, RunFolder
+from judgeloop.rundir import REWARD_VERDICTS, RunFolder
 from judgeloop.serving import engines
 from judgeloop.serving.planted_spec import features_of
 from judgeloop.stats.presentations import PICKED
@@ -63,7 +63,7 @@ class JudgeReward:
         self.__name__ = "judge_reward"  # a trainer's logs name the reward by it
         self._lock = threading.Lock()
         self._closed = False
-        self._verdicts = folder.path / VERDICTS
+        self._verdicts = folder.path / REWARD_VERDICTS
         prompts = judge_prompts(spec.judge, Path())
         files = {f"template.{prompt.name}": prompt.sha256 for prompt in prompts}
         raw = spec.model_dump(mode="json", exclude={"endpoints"})
@@ -191,7 +191,7 @@ class JudgeReward:
             return
         whole, _, torn = self._verdicts.read_bytes().rpartition(b"\n")
         if torn:  # as a killed process leaves it; its judgment is written again
-            self._session.folder.write_bytes(VERDICTS, whole + b"\n" if whole else b"")
+            self._session.folder.write_bytes(REWARD_VERDICTS, whole + b"\n" if whole else b"")
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 row = json.loads(line)
@@ -220,7 +220,7 @@ class JudgeReward:
                 }).encode() + b"\n")  # fmt: skip
         if replaced := written.keys() & self._written.keys():
             kept = [line for name, _, line in self._rows_there() if name not in replaced]
-            self._session.folder.write_bytes(VERDICTS, b"".join([*kept, *lines]))
+            self._session.folder.write_bytes(REWARD_VERDICTS, b"".join([*kept, *lines]))
         else:
             try:
                 with self._verdicts.open("ab") as file:

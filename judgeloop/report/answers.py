@@ -298,12 +298,12 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
     question = "Is the bias growing in my outputs?"
     if not reading.arms:
         return QuestionAnswer(question, "Not measured", "plain", (_why_no_drift(reading),))
-    lost = _drafts_lost(reading)
-    drift = [finding for finding in findings if finding.question == "drift" and finding.row.contrast]
-    untrained = _untrained(reading)
-    if drift and all(finding.row.arm in untrained for finding in drift):
-        return QuestionAnswer(question, "Not measured", "plain", (*lost, _nothing_trained(untrained)))
-    drift = [finding for finding in drift if finding.row.arm not in untrained]
+    untrained = [arm for arm, pairs in reading.pairs_trained().items() if not pairs]
+    lost = (*_drafts_lost(reading), *_nothing_trained(untrained))
+    contrasted = [finding for finding in findings if finding.question == "drift" and finding.row.contrast]
+    drift = [finding for finding in contrasted if finding.row.arm not in untrained]
+    if contrasted and not drift:
+        return QuestionAnswer(question, "Not measured", "plain", lost)
     if not drift:
         reason = (
             "No arm is contrasted with a control: a drift could have any cause."
@@ -338,8 +338,6 @@ def _growing(reading: Reading, findings: Sequence[Finding]) -> QuestionAnswer:
         f"{brief(finding, named=finding is lead or not _same_arms(finding, before))}."
         for before, finding in zip([lead, *told], told, strict=False)
     ]
-    if untrained:
-        lost = (*lost, _nothing_trained(untrained))
     further = (*_unequally_trained(reading), *_drafts_cut(reading))
     return QuestionAnswer(question, word, tone, (*lost, *sentences, *further), tuple(weightiest))
 
@@ -356,20 +354,18 @@ def _drafts_lost(reading: Reading) -> tuple[str, ...]:
     return (f"{lost:,} of {drafts:,} drafts have no text and do not compete{mended}.",)
 
 
-def _untrained(reading: Reading) -> list[str]:
-    """The arms in which nothing was trained: that these do not drift is no finding."""
-    return [arm for arm, pairs in reading.pairs_trained().items() if not pairs]
-
-
-def _nothing_trained(arms: Sequence[str]) -> str:
+def _nothing_trained(arms: Sequence[str]) -> tuple[str, ...]:
+    """A sentence on arms in which nothing was trained: that these do not drift is no finding."""
+    if not arms:
+        return ()
     listed = ", ".join(f"`{arm}`" for arm in arms)
-    return f"In {listed} no text was preferred to another, so that nothing was trained: that its outputs do not drift says nothing of its judge."
+    return (f"In {listed} no text was preferred to another, so that nothing was trained: that outputs do not drift there says nothing of the judge.",)  # fmt: skip
 
 
 def _unequally_trained(reading: Reading) -> tuple[str, ...]:
     """A sentence on trainings that had more to learn from than the control's, or less."""
     pairs = {arm: count for arm, count in reading.pairs_trained().items() if count}
-    controls = [count for arm, count in pairs.items() if reading.controls.get(arm) in ("random", "gold")]
+    controls = [count for arm, count in pairs.items() if reading.controls.get(arm, POSITIVE) != POSITIVE]
     if not any(max(count, control) > _MUCH_MORE * min(count, control) for count in pairs.values() for control in controls):  # fmt: skip
         return ()
     listed = ", ".join(f"{count:.0f} in `{arm}`" for arm, count in pairs.items())

@@ -53,8 +53,8 @@ class Reading:
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
     choices: pd.DataFrame = field(default_factory=pd.DataFrame)
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
-    preferences: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """Of runs that train models alone."""
+    preferences: pd.DataFrame | None = None
+    """Of a run that trains models."""
 
     @property
     def generations(self) -> tuple[int, ...]:
@@ -95,8 +95,10 @@ class Reading:
         """Arm → how many pairs of texts a generation's picks prefer one of, on average over generations and replicates: what a training
         has to learn from. Picks of both orders that cancel prefer none. Empty where no model is trained."""
         rows = self.preferences
-        if "chosen" not in rows or not self.arms:
+        if rows is None:
             return {}
+        if rows.empty:
+            return dict.fromkeys(self.arms, 0.0)
         trainings = rows["replicate"].nunique() * rows["generation"].nunique()
         low = rows[["chosen", "rejected"]].min(axis=1)
         weight = rows["weight"].astype("float64").where(rows["chosen"] == low, -rows["weight"].astype("float64"))
@@ -134,7 +136,7 @@ def read(run: Record) -> Reading:
         scores=_table(run, "scores"),
         choices=_table(run, "choices"),
         pairs=_table(run, "pairs"),
-        preferences=_table(run, "preferences") if is_trained else pd.DataFrame(),
+        preferences=_table(run, "preferences") if is_trained else None,
     )
 
 

@@ -68,7 +68,7 @@ class Classifier:
             # Sixteen bits on a CPU are slow, and make ties of close scores.
             dtype = "auto" if on_gpu else torch.float32
             tokenizer, loaded = checkpoints.load("AutoModelForSequenceClassification", model, dtype=dtype)
-        except checkpoints.Unusable as fault:
+        except checkpoints.UnusableCheckpoint as fault:
             raise EndpointFailed(
                 f"endpoints.{name}.model: {model!r} {fault}; give a model that was trained as a sequence classifier"
             ) from None

@@ -177,7 +177,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode == 0:
         return
     await _end_group(process.pid)
-    await process.wait()
+    with suppress(TimeoutError):  # one that the system cannot end, as on a disk that is gone, is left
+        await asyncio.wait_for(process.wait(), _GRACE_S)
 
 
 async def _end_group(group: int) -> None:

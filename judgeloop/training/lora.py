@@ -121,7 +121,7 @@ class LocalModel:
                 # A progress bar of the .gguf reader, which none of its settings hides.
                 with contextlib.redirect_stderr(io.StringIO()), _read_once():
                     tokenizer, model = checkpoints.load("AutoModelForCausalLM", str(self._base), dtype=torch.float32)
-            except checkpoints.Unusable as fault:
+            except checkpoints.UnusableCheckpoint as fault:
                 raise TrainingFailed(f"policy.base: {self.spec.base} {fault}; {_BASES}") from None
             if str(self._base).endswith(".gguf"):
                 _forget_quantisation(model)

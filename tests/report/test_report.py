@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 import report_folder
 from judgeloop import report
 from judgeloop.errors import FolderMismatch
+from judgeloop.interchange.preferences import net_preferences
 from judgeloop.report import cases, model_figures, wording
 from judgeloop.report.answers import answers, headline
 from judgeloop.report.claims import QUESTIONS, leading, verdict_name, verdict_of
@@ -369,18 +371,24 @@ def test_arms_that_trained_on_nothing_or_on_less_than_others_are_named() -> None
     whole = read(RunFolder(Path(__file__).parents[2] / "fixtures/quickstart/run"))
     assert whole.pairs_trained() == pytest.approx({"judge": 31.8, "coin": 16, "longer": 31.4, "longer_accumulate": 31.47}, abs=0.01)  # fmt: skip
 
+    rows = whole.preferences
+    assert rows is not None
+    # As the trainings' own pairs are made; three generations of five replicates were trained on.
+    slow = Counter(str(pair.group[1]) for pair in net_preferences(rows, lambda _, name: name, {}))
+    assert whole.pairs_trained() == pytest.approx({arm: count / 15 for arm, count in slow.items()})
+
     def said(preferences: pd.DataFrame) -> str:
         reading = replace(whole, preferences=preferences)
         listed = findings(reading.estimates)
         four = answers(reading, listed)
         return " ".join((headline(reading, listed, four), four[1].word, *four[1].sentences))
 
-    rows = whole.preferences
     assert "Training on its picks changed nothing measurable" in said(rows)
     assert "on average: 32 in `judge`, 16 in `coin`" in said(rows)
     untrained = said(rows[rows["arm"] != "judge"])
     assert "Not measured In `judge` no text was preferred to another, so that nothing was trained" in untrained
     assert "measurable against" not in untrained
+    assert "Not measured In `judge`, `coin`" in said(pd.DataFrame())
     alike = pd.concat([rows[rows["arm"] == "longer"].assign(arm=arm) for arm in whole.arms])
     assert "preferred" not in said(alike)
     back = alike.rename(columns={"chosen": "rejected", "rejected": "chosen"}).assign(order="other")
