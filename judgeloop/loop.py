@@ -24,6 +24,7 @@ from judgeloop import seeds
 from judgeloop.errors import AnswersOutstanding, EndpointFailed
 from judgeloop.experiment.resolve import Arm, ResolvedExperiment
 from judgeloop.experiment.schema import (
+    SIGNALS_OF_POLICY,
     ExemplarPolicySpec,
     GroupAdvantageSignalSpec,
     JudgeSpec,
@@ -104,6 +105,8 @@ class LoopContext:
     embedders: Mapping[str, Embedder] = field(default_factory=dict)
     """Arm's name → what embeds its texts; arms whose signal is a reward model."""
     on_generation: Callable[[GenerationDone], None] = lambda _: None
+    before_training: Callable[[], None] = lambda: None
+    """Called where models are trained, when generation 0 of all replicates is drafted, judged and written, and none is trained."""
 
     @cached_property
     def near_copies(self) -> Mapping[str, str]:
@@ -123,22 +126,26 @@ async def run(
     context: LoopContext, replicates: Callable[[JudgedPanels], Awaitable[None]] | None = None
 ) -> None:  # fmt: skip
     """Close the loop for every replicate: at once, or one after another where they share one model in this process, so that an
-    interruption leaves whole replicates. ``replicates`` has other processes do them, with ``run_replicate``, and the panels judged
-    meanwhile. Raises what the client raises; the run folder then resumes."""
+    interruption leaves whole replicates; where models are trained, generation 0 of all of them first. ``replicates`` has other
+    processes do them, with ``run_replicate``, and the panels judged meanwhile. Raises what the client raises; the run folder then resumes."""
     context.folder.write_part("items", "all", _items_frame(context))
     panels, experiment = JudgedPanels(context), context.resolved.experiment
     if replicates is not None:
         await panels.make()
         await replicates(panels)
         return
-    alone = isinstance(experiment.policy, TrainedPolicySpec)
-    turns = asyncio.Semaphore(1 if alone else experiment.replicates)
+    # Models that share this process are trained one replicate after another.
+    turns = asyncio.Semaphore(1 if isinstance(experiment.policy, TrainedPolicySpec) else experiment.replicates)
 
-    async def replicate(number: int) -> None:
+    async def in_turn(work: Callable[[], Awaitable[None]]) -> None:
         async with turns:
-            await Replicate(context, number, panels).run()
+            await work()
 
-    await _together(*(replicate(number) for number in range(experiment.replicates)))
+    loops = [Replicate(context, number, panels) for number in range(experiment.replicates)]
+    if experiment.policy.kind in SIGNALS_OF_POLICY:
+        await _together(*(in_turn(replicate.start) for replicate in loops))
+        context.before_training()
+    await _together(*(in_turn(replicate.run) for replicate in loops))
 
 
 async def run_replicate(context: LoopContext, number: int) -> None:
@@ -175,15 +182,17 @@ class Replicate:
         self.items = {item.item_id: item for item in context.items}
         self.truth = context.truth()
         self._features: dict[tuple[str, str], Any] = {}
+        self._arms: list[ArmLoop] = []
+
+    async def start(self) -> None:
+        """Draft, judge and write generation 0, and learn nothing from it yet."""
+        arms = await self._made_arms()
+        tables, _ = await asyncio.gather(_together(*(arm.start() for arm in arms)), self.panels.judge(0))
+        self._write(0, tables)
 
     async def run(self) -> None:
         """All generations, the arms in step; the tables are written generation by generation."""
-        pool = None
-        if isinstance(self.experiment.policy, PoolPolicySpec):
-            pool = await draft_pool(
-                self.context.drafter, self.context.items, self.number, self.experiment.policy.pool_size
-            )
-        arms = [ArmLoop(self, arm, pool) for arm in self.context.resolved.arms]
+        arms = await self._made_arms()
         for generation in range(self.experiment.generations + 1):
             tables, _ = await asyncio.gather(
                 _together(*(arm.turn(generation) for arm in arms)), self.panels.judge(generation)
@@ -196,6 +205,16 @@ class Replicate:
                 self.number, generation, unscored, max(lost) if generation == 0 else sum(lost), lengths
             )
             self.context.on_generation(done)
+
+    async def _made_arms(self) -> list[ArmLoop]:
+        """The replicate's arms, made once, with the pool that they share where there is one."""
+        if not self._arms:
+            pool = None
+            if isinstance(self.experiment.policy, PoolPolicySpec):
+                size = self.experiment.policy.pool_size
+                pool = await draft_pool(self.context.drafter, self.context.items, self.number, size)
+            self._arms = [ArmLoop(self, arm, pool) for arm in self.context.resolved.arms]
+        return self._arms
 
     def _write(self, generation: int, tables: Sequence[Mapping[str, pd.DataFrame]]) -> None:
         """One generation's part of every table, with the rows of all arms."""
@@ -226,6 +245,20 @@ def _mean_length(candidates: pd.DataFrame) -> float:
     return float((sums["length"] / sums["weight"]).mean())
 
 
+@dataclass(frozen=True)
+class JudgedDrafts:
+    """What an arm has drafted, judged and measured in a generation, from which it then learns. ``counts``: how often each text was
+    drawn; ``texts``: all that the policy has, by (item_id, candidate_id), as are ``features``; ``current``: p_current."""
+
+    draws: Mapping[str, CandidateDraw]
+    counts: Mapping[str, Counter[str]]
+    texts: Mapping[tuple[str, str], Candidate]
+    batches: list[Batch]
+    judgments: pd.DataFrame
+    features: pd.DataFrame
+    current: Mapping[str, Weights]
+
+
 class ArmLoop:
     """One arm of one replicate. Its state is the policy, generation 0's candidates and the selections so far, or the
     preferences where these train a model."""
@@ -240,6 +273,8 @@ class ArmLoop:
         self.generation_zero: dict[str, Weights] = {}
         self.scale: pd.Series[float] = pd.Series(dtype=float)
         """The unit of each feature: its SD among the replicate's own generation-0 candidates."""
+        self._started: JudgedDrafts | None = None
+        """Generation 0, between ``start`` and its ``turn``."""
         self.space: EmbeddingSpace | None = None
         """The unit of embeddings, of generation 0's texts too; of an arm whose signal is a reward model."""
 
@@ -263,9 +298,13 @@ class ArmLoop:
             return ExemplarPolicy(*drafts, self.arm.policy.exemplars)
         return TrainedPolicy(*drafts, self.context.trainers[self.arm.name], self.arm.signal.reference)
 
-    async def turn(self, generation: int) -> dict[str, pd.DataFrame]:
-        """One generation: judge the policy's candidates and, but for the last, learn from the picks and update the policy.
-        The generation's tables by name."""
+    async def start(self) -> dict[str, pd.DataFrame]:
+        """Draft and judge generation 0, and learn nothing from it yet; its tables so far by name."""
+        self._started = await self._draft_and_judge(0)
+        return self._tables(self._started, 0)
+
+    async def _draft_and_judge(self, generation: int) -> JudgedDrafts:
+        """The policy's candidates of a generation, judged and measured."""
         # Candidates.
         draws = await self.policy.candidates(self.context.items, generation)
         if generation == 0:
@@ -283,9 +322,16 @@ class ArmLoop:
         features = self.replicate.features(texts)
         if generation == 0:
             self._keep_generation_zero(counts, features)
-        current = self._current_weights()
-        tables = {"judgments": judgments}
-        weights: dict[str, Mapping[str, Weights]] = {"n_drawn": counts, "p_current": current}
+        return JudgedDrafts(draws, counts, texts, batches, judgments, features, self._current_weights())
+
+    async def turn(self, generation: int) -> dict[str, pd.DataFrame]:
+        """One generation: draft and judge, where ``start`` has not, and, but for the last, learn from the picks and update the
+        policy. The generation's tables by name."""
+        judged, self._started = self._started or await self._draft_and_judge(generation), None
+        draws, counts, batches, features = judged.draws, judged.counts, judged.batches, judged.features
+        judgments, current = judged.judgments, judged.current
+        tables: dict[str, pd.DataFrame] = {}
+        weights: dict[str, Mapping[str, Weights]] = {}
         if generation < self.replicate.experiment.generations:
             # Labels, signal and selection.
             judge = self.context.judges[self.arm.name]
@@ -319,8 +365,17 @@ class ArmLoop:
                 weights |= {"reward": learned.rewards, "p_selected": learned.selection, "p_training": training}
                 # An exemplar policy's next distribution over texts is not known: it drafts new ones from this training set.
                 weights["p_next"] = self._current_weights() if self.pool is not None else training
-        failed = {(i, name): why for i, draw in draws.items() for name, why in draw.failed.items()}
-        return {"candidates": self._candidates_frame(texts, failed, weights, generation), **tables}
+        return {**self._tables(judged, generation, weights), **tables}
+
+    def _tables(
+        self, judged: JudgedDrafts, generation: int, learned: Mapping[str, Mapping[str, Weights]] | None = None
+    ) -> dict[str, pd.DataFrame]:
+        """The tables of what was drafted and judged; ``learned``: the distributions that learning adds, by column."""
+        failed = {(i, name): why for i, draw in judged.draws.items() for name, why in draw.failed.items()}
+        weights = {"n_drawn": judged.counts, "p_current": judged.current, **(learned or {})}
+        return {
+            "candidates": self._candidates_frame(judged.texts, failed, weights, generation), "judgments": judged.judgments,
+        }  # fmt: skip
 
     def _present(self, draws: Mapping[str, CandidateDraw], generation: int) -> list[Batch]:
         """Every matchup of an item's candidates (or as many as the experiment says), in both orders."""

@@ -276,11 +276,11 @@ def tables(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "tables").rglob("*.parquet"))}
 
 
-def without(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    """A package counts as not installed."""
+def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
+    """These packages count as not installed."""
     find = importlib.util.find_spec
 
     def found(name: str, package: str | None = None) -> ModuleSpec | None:
-        return None if name == missing else find(name, package)
+        return None if name in missing else find(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", found)

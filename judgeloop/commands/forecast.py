@@ -32,7 +32,7 @@ from judgeloop.records import ORDERS, is_control_judge
 from judgeloop.rundir import TABLES, RunFolder, as_csv
 from judgeloop.stats.design import RunTables
 from judgeloop.stats.estimate import Estimate, estimates_frame
-from judgeloop.stats.inference import LEVEL, Undefined, quantile
+from judgeloop.stats.inference import LEVEL, Undefined
 from judgeloop.stats.loop.forecast import (
     FULLEST_RESPONSE,
     Forecast,
@@ -50,7 +50,7 @@ from judgeloop.text.features import FEATURES, STYLE_FEATURES, features_frame
 Floats = NDArray[np.float64]
 
 BEFORE = "forecast_before.csv"
-"""The file of a run's forecast from generation 0, written before it drafts generation 1."""
+"""The file of a run's forecast from generation 0, written before its first training."""
 _KEY = ["item_id", "candidate_id"]
 _FEWEST_ITEMS = 10
 _NEIGHBOURS = 3
@@ -346,7 +346,6 @@ def _trained_rows(
     else:
         pressure, n_pairs, _ = won
         drift = unknown_response(pressure, generations, combinations, adds_up=adds_up)
-        reach = drift.std_error[0] * quantile(0.5 + LEVEL / 2.0, max(pressure.df, 1))
         note = (
             f"{arm.signal.kind}, {arm.strategy.kind}; how a model responds to what it is trained on is not known before: limits for every "
             f"response from 0 (nothing learned) to {FULLEST_RESPONSE:g} (twice as far as its chosen texts), the estimate at 1"
@@ -362,14 +361,12 @@ def _trained_rows(
         ]  # fmt: skip
     if measured is None:
         return rows
-    for j, name in enumerate(names):
+    for name in names:
         first = _first_step(measured, arm.name, name)
         if first is None:
             continue
         control, moved, std_error, n = first
         note = f"each later step like the first one, measured beyond {control}"
-        if not isinstance(won, Undefined) and abs(selected := float(combinations[j] @ won[0].slopes)) > float(reach[j]):
-            note += f"; response {moved / selected:.2g}, that step over what was selected"
         onward = steps_like_first(moved, std_error, n, generations, replicates=replicates, adds_up=adds_up)
         rows += [
             Estimate(

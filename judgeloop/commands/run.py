@@ -108,10 +108,7 @@ def run(
         check_prices(resolved.experiment.endpoints, "budget.max_cost", "endpoints.<name>.price")
     if replay is None:
         check_environment(resolved)
-        engines.check(resolved.experiment.endpoints)
-        if isinstance(resolved.experiment.policy, TrainedPolicySpec):
-            _base_model(resolved, resolved.experiment.policy)
-            lora.check()
+        _check_installed(resolved)
     on_ray = ray_executor.check(executor, resolved.experiment.endpoints, client=client, replay=replay)
     if on_ray and resolved.experiment.policy.kind in SIGNALS_OF_POLICY:
         raise ExperimentError(f"policy.kind: {resolved.experiment.policy.kind} trains one model after another, which this process does; leave --executor ray out")  # fmt: skip
@@ -226,12 +223,6 @@ async def _run(
         run=folder.path,
     )
 
-    def ended(done: loop.GenerationDone) -> None:
-        # Of models that are trained, whose trainings may take days, by the replicate that is first: it drafts generation 1 next.
-        if policy.kind in SIGNALS_OF_POLICY and done.generation == 0:
-            store_before(folder, resolved, material.real)
-        on_generation(done)
-
     context = loop.LoopContext(
         resolved=resolved,
         items=material.items,
@@ -243,7 +234,8 @@ async def _run(
         folder=folder,
         trainers=weights.trainers,
         embedders=embedders,
-        on_generation=ended,
+        on_generation=on_generation,
+        before_training=lambda: store_before(folder, resolved, material.real),
     )
     try:
         await (loop.run(context, replicates) if only is None else loop.run_replicate(context, only))
@@ -317,6 +309,21 @@ class _Weights:
         """Close what the trainers opened."""
         for trainer in self.hosted:
             await trainer.aclose()
+
+
+def _check_installed(resolved: ResolvedExperiment) -> None:
+    """Check that engines, libraries and weights are there, and load none. Raises ExperimentError, which names all that is missing."""
+    policy, faults = resolved.experiment.policy, []
+    checks: list[Callable[[], object]] = [partial(engines.check, resolved.experiment.endpoints)]
+    if isinstance(policy, TrainedPolicySpec):
+        checks += [partial(_base_model, resolved, policy), lora.check]
+    for check in checks:
+        try:
+            check()
+        except ExperimentError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise ExperimentError("\n".join(faults))
 
 
 def _base_model(resolved: ResolvedExperiment, policy: TrainedPolicySpec) -> Path | str:

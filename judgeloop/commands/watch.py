@@ -254,15 +254,13 @@ def finished_generations(folder: RunFolder) -> dict[int, int]:
 
 
 def largest_block(last: Mapping[int, int]) -> FinishedGenerations | None:
-    """The most replicates times generations of which none is missing, so that every generation rests on the same
-    replicates; of equal ones the one with more generations. None where nothing is finished."""
+    """The most replicates times feedback steps of which none is missing, so that every generation rests on the same
+    replicates; of equal ones the one with more steps, or where none has made one, more replicates. None where nothing is finished."""
     blocks = [
         FinishedGenerations(tuple(r for r, g in last.items() if g >= reached), reached)
         for reached in set(last.values())
     ]
-    return max(
-        blocks, key=lambda block: (len(block.replicates) * (block.generation + 1), block.generation), default=None
-    )
+    return max(blocks, key=lambda block: (len(block.replicates) * block.generation, block.generation), default=None)
 
 
 def smallest_block(last: Mapping[int, int]) -> FinishedGenerations | None:

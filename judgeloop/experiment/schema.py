@@ -306,7 +306,7 @@ class RewardJudgeSpec(Block):
 
 
 class RandomJudgeSpec(Block):
-    """A fair coin for every presentation: the control for drift that no judge causes."""
+    """A fair coin for every pair of texts, alike in both orders: the control for drift that no judge causes."""
 
     kind: Literal["random"] = "random"
     """Who judges: model, pointwise, reward, random, gold, rule, planted or panel."""

@@ -72,7 +72,11 @@ def candidates_of(presentations: Sequence[Presentation]) -> list[Candidate]:
 
 @dataclass(frozen=True)
 class RandomJudge:
-    """A fair coin for each presentation: the control for drift without a judge's preference."""
+    """A fair coin for each pair of texts: the control for drift without a judge's preference.
+
+    One toss decides a pair in every presentation, so that every pair prefers one of its texts, as under a judge that decides:
+    two tosses would cancel in half of the pairs, and leave half as many to train on.
+    """
 
     seed: int
     name: str = "random"
@@ -100,7 +104,9 @@ class RandomJudge:
         return {name: float(coin < 0.5) for name, coin in coins.items()}
 
     def _coin(self, presentation: Presentation, stream: tuple[Label, ...]) -> Slot:
-        return "first" if seeds.uniform(self.seed, "coin", *stream, *draw_labels(presentation)) < 0.5 else "second"
+        pair = presentation.matchup
+        first_text = seeds.uniform(self.seed, "coin", *stream, pair.item_id, pair.pair_id) < 0.5
+        return "first" if first_text == (presentation.order == "ab") else "second"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from judgeloop.report.tables import (
     amplification_table,
     contrast_table,
     drift_table,
+    forecast_table,
     judge_table,
     judges_compared,
     unscored_reasons,
@@ -130,5 +131,5 @@ def _tables(reading: Reading) -> tuple[list[Table], list[Table]]:
     judge = [judge_table(reading), judges_compared(reading)]
     judge += [*mitigation_tables(reading), unscored_reasons(reading)]
     judge += rated_tables(reading)
-    model = [drift_table(reading), contrast_table(reading), amplification_table(reading)]
+    model = [drift_table(reading), contrast_table(reading), amplification_table(reading), forecast_table(reading)]
     return [table for table in judge if table], [table for table in model if table]

@@ -29,7 +29,7 @@ from judgeloop.report.figure import (
     titled,
     value_range,
 )
-from judgeloop.report.reading import Reading, arm_series, sampled, select
+from judgeloop.report.reading import Reading, arm_series, length_outcome, sampled, select
 from judgeloop.stats.design import Design, RunTables
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.loop.replicates import measure, series
@@ -161,9 +161,7 @@ def _forecasts(reading: Reading, looks: Mapping[str, Style]) -> Figure | None:
     panels, used, said = [], [], []
     for arm in dict.fromkeys(row.arm for row in forecasts):
         expected, onward = select(forecasts, arm=arm, variant=""), select(forecasts, arm=arm, variant="first_step")
-        contrasted = [row for row in arm_series(reading, "did_length", contrasted=True) if row.arm == arm]
-        came = select(contrasted, contrast=contrasted[0].contrast) if contrasted else []
-        came = came or [row for row in arm_series(reading, "drift_length") if row.arm == arm]
+        came = length_outcome(reading, arm)
         if not expected or not came:
             continue
         look = looks[arm]

@@ -91,11 +91,19 @@ class Reading:
         shares = (rows["cut"].astype("float64") * drawn).groupby(rows["arm"]).sum() / drawn.groupby(rows["arm"]).sum()
         return {arm: float(shares[arm]) for arm in self.arms if arm in shares.index}
 
+    def equal_pairs(self) -> tuple[int, int]:
+        """How many of a run's pairs of candidates are of equal texts, from which nothing is learned, and of how many."""
+        rows = self.judgments
+        if "panel" not in rows or not self.arms:
+            return 0, 0
+        rows = rows[rows["panel"] == "policy"].drop_duplicates(["arm", "replicate", "generation", "item_id", "pair_id"])
+        return int(rows["identical"].astype(bool).sum()), len(rows)
+
     def pairs_trained(self) -> dict[str, float]:
         """Arm → how many pairs of texts a generation's picks prefer one of, on average over generations and replicates: what a training
-        has to learn from. Picks of both orders that cancel prefer none. Empty where no model is trained."""
+        has to learn from. Picks of both orders that cancel prefer none. Empty where no model is trained, or none yet."""
         rows = self.preferences
-        if rows is None:
+        if rows is None or not (self.candidates["generation"] > 0).any():
             return {}
         if rows.empty:
             return dict.fromkeys(self.arms, 0.0)
@@ -185,6 +193,13 @@ def arm_series(reading: Reading, term: str, *, contrasted: bool = False) -> list
         and bool(row.contrast) == contrasted
         and row.arm
     ]
+
+
+def length_outcome(reading: Reading, arm: str) -> list[Estimate]:
+    """The drift of length by generation that an arm's forecast is held against: beyond its first control where it has one."""
+    contrasted = [row for row in arm_series(reading, "did_length", contrasted=True) if row.arm == arm]
+    beyond = select(contrasted, contrast=contrasted[0].contrast) if contrasted else []
+    return beyond or [row for row in arm_series(reading, "drift_length") if row.arm == arm]
 
 
 def positive_controls(rows: Iterable[Estimate]) -> list[str]:

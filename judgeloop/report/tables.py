@@ -11,7 +11,7 @@ from typing import Any
 from judgeloop.experiment.options import remedy
 from judgeloop.report import wording
 from judgeloop.report.findings import judge_rows
-from judgeloop.report.reading import POSITIVE, Reading, sampled, select
+from judgeloop.report.reading import POSITIVE, Reading, length_outcome, sampled, select
 from judgeloop.stats.compare.differences import JUDGE_DIFFERENCE
 from judgeloop.stats.estimate import Estimate
 from judgeloop.stats.judge.content import GIVEN_GOLD
@@ -82,6 +82,9 @@ def facts(reading: Reading) -> list[tuple[str, str]]:
         unscored = int((reading.judgments["verdict"] == "unscored").sum())
         total = len(reading.judgments)
         rows += [("Judgments", f"{total:,}"), ("Unscored", f"{unscored:,} ({100 * unscored / total:.1f} %)")]
+        equal, pairs = reading.equal_pairs()
+        if equal:
+            rows.append(("Pairs of equal texts", f"{equal:,} of {pairs:,}, which prefer neither"))
     return rows
 
 
@@ -165,6 +168,31 @@ def amplification_table(reading: Reading) -> Table | None:
         ),
         tuple(rows),
     )
+
+
+def forecast_table(reading: Reading) -> Table | None:
+    """What generation 0 let expect of length, and what came, a row an arm and generation."""
+    rows = []
+    for arm in reading.arms:
+        for came in length_outcome(reading, arm):
+            of_generation = select(reading.estimates, arm=arm, generation=came.generation)
+            forecast = {row.variant: row for row in select(of_generation, term="forecast_drift_length")}
+            response = select(of_generation, term="response_length", contrast=came.contrast)
+            if "" in forecast:
+                rows.append((
+                    wording.label(arm, 24), str(came.generation), wording.cell(forecast[""]),
+                    wording.cell(forecast.get("first_step")) or "–", wording.cell(came), wording.label(came.contrast, 24) or "–",
+                    wording.cell(response[0] if response else None) or "–",
+                ))  # fmt: skip
+    if not rows:
+        return None
+    return Table(
+        "Forecast and outcome",
+        "Length in doublings; in brackets what came has its interval, a forecast its prediction limits. Repeated: each step like the first that was measured. "
+        "Response: that step over what was selected.",
+        ("Arm", "Generation", "Forecast from generation 0", "First step, repeated", "What came", "Beyond", "Response"),
+        tuple(rows),
+    ).filled()
 
 
 def _by_generation(reading: Reading, terms: Sequence[str], *, contrasted: bool) -> tuple[tuple[str, ...], ...]:

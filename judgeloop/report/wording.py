@@ -138,6 +138,7 @@ _PREFIXES = {
     "cumulative_gain_": "cumulative gain in {}",
     "compounding_": "compounding of {}",
     "observed_over_static_": "drift of {} over its static forecast",
+    "response_": "first drift of {} over what was selected",
     "trend_": "drift of {} beyond control, per generation",
     "loop_gain_": "growth per generation of the drift of {}",
     "gradient_": "direct selection on {}",

@@ -76,7 +76,8 @@ class CommandTrainer:
         return 0.0
 
     async def train(self, training: Training) -> Mapping[str, Any]:
-        """See policies.Trainer. ``weights`` is the digest of the adapter's files where ``model.json`` names one."""
+        """See policies.Trainer. ``weights`` is the digest of the adapter's files where ``model.json`` names one; the metrics hold how
+        long the command took, unless it says itself."""
         name = f"training/s{training.replicate}/g{training.generation}/{training.arm}"
         folder = self.run.path / name
         preferences = json_lines(training_lines(training.pairs))
@@ -86,14 +87,15 @@ class CommandTrainer:
             _remove(folder / "model.json")
         self.run.write_bytes(f"{name}/preferences.jsonl", preferences)
         self.run.write_json(f"{name}/training.json", settings)
+        seconds = None
         if not self.by_hand:
-            await self._run(folder)
+            seconds = await self._run(folder)
         elif not (folder / "model.json").exists():
             raise AnswersOutstanding(
                 f"{folder}: train on preferences.jsonl as training.json says, put model.json there, and run the same command again",
                 [(f"s{training.replicate}/g{training.generation}/train/{training.arm}", folder)],
             )
-        return _model(folder / "model.json", self.run.path)
+        return _timed(_model(folder / "model.json", self.run.path), seconds)
 
     def _settings(self, training: Training, folder: Path) -> dict[str, Any]:
         """The content of training.json."""
@@ -109,11 +111,12 @@ class CommandTrainer:
             settings["adapter"] = str((self.run.path / model.adapter).resolve())
         return settings
 
-    async def _run(self, folder: Path) -> None:
-        """Run the command to its end. Raises TrainingFailed where it cannot be started, fails or takes too long."""
+    async def _run(self, folder: Path) -> float:
+        """Run the command to its end; the seconds that it took. Raises TrainingFailed where it cannot be started, fails or takes too long."""
         command, log, known = words(self.spec, self.folder), folder / "log.txt", folder / _PROCESS
         again = "mend it and run the same command again; what is recorded is kept"
         await _end_earlier(known)
+        began = time.monotonic()
         with log.open("ab") as output:  # why an earlier attempt failed stays there
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -138,6 +141,7 @@ class CommandTrainer:
             raise TrainingFailed(f"policy.command: {command[0]!r} ended with exit code {code} (see {log}); {again}")
         if not (folder / "model.json").exists():
             raise TrainingFailed(f"policy.command: {command[0]!r} ended and left no {folder / 'model.json'}; {again}")
+        return round(time.monotonic() - began, 1)
 
 
 def words(spec: CommandPolicySpec, folder: Path) -> list[str]:
@@ -237,7 +241,7 @@ def forget_mended(cassette: Cassette, run: RunFolder) -> list[str]:
         path, recorded = run.path / "training" / replicate / generation / arm / "model.json", exchange.response
         digest = str(recorded.get("weights", ""))
         try:
-            now = _model(path, run.path, digest)
+            now = _timed(_model(path, run.path, digest), recorded.get("metrics", {}).get("seconds"))
         except TrainingFailed:
             continue
         weights = recorded.get("weights") or exchange.key
@@ -289,6 +293,13 @@ def _model(path: Path, run: Path, digest: str = "") -> dict[str, Any]:
         recorded["adapter"] = str(place.relative_to(run.resolve()) if inside else place)
         recorded["model"] = model or served_name(recorded["weights"])
     return recorded
+
+
+def _timed(result: dict[str, Any], seconds: float | None) -> dict[str, Any]:
+    """What a training left, with its duration where it states none."""
+    if seconds is not None:
+        result["metrics"] = {"seconds": seconds, **result["metrics"]}
+    return result
 
 
 def _json_object(path: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ _BASES = (
 _MORE_MEMORY = "; free some and run the same command again, or start anew with another --out and a smaller policy.batch, policy.context or signal.batch_size"
 _BASE = "base.sha256"
 """The file beside an adapter that names the weights of the base it was trained on."""
-_COMPARED = 32
+_COMPARED = 16
 """Most texts on which a trained model is compared with its reference."""
 _Encoded = list[list[int]]
 _SCORED_TOGETHER = 8
@@ -297,7 +297,7 @@ def log_probabilities(
 
 
 def divergence(model: Any, reference: Any, texts: Sequence[tuple[Sequence[int], int]]) -> float:
-    """KL divergence of the model's next token from the reference's, in nats: the mean over the tokens of up to 32 of the texts,
+    """KL divergence of the model's next token from the reference's, in nats: the mean over the tokens of up to 16 of the texts,
     evenly spaced. ``texts``: (tokens of a prompt with its text, how many of them are the prompt's), without those that end in the prompt."""
     import torch
 

@@ -146,6 +146,8 @@ def _feedback(
     content = difference @ np.array(SLOPES[arm])
     position = GAMMA if arm == "judge" else 0.0
     coins = stream.random((2, count))
+    if arm == "random":  # the coin is tossed once a pair: the same text in both orders
+        coins[1] = 1.0 - coins[0]
     verdicts = {
         order: np.where(coin < logistic(position + sign * content), "first", "second")
         for order, sign, coin in (("ab", 1.0, coins[0]), ("ba", -1.0, coins[1]))

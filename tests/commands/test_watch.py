@@ -112,11 +112,11 @@ def test_estimates_so_far_are_those_of_a_shorter_run(tmp_path: Path, serve: Serv
 
 
 def slow_largest_block(last: dict[int, int]) -> tuple[int, int]:
-    """(turns, generation) of the best rectangle, by trying every one."""
-    found = [(0, -1)]
+    """(steps, generation) of the best rectangle, by trying every one."""
+    found = [(0, 0)]
     for reached in range(max(last.values(), default=-1) + 1):
         height = sum(generation >= reached for generation in last.values())
-        found.append((height * (reached + 1), reached))
+        found.append((height * reached, reached))
     return max(found)
 
 
@@ -127,7 +127,33 @@ def test_the_block_is_the_largest_with_no_turn_missing(last: dict[int, int]) -> 
         assert last == {}
         return
     assert all(last[replicate] >= block.generation for replicate in block.replicates)
-    assert (len(block.replicates) * (block.generation + 1), block.generation) == slow_largest_block(last)
+    assert (len(block.replicates) * block.generation, block.generation) == slow_largest_block(last)
+
+
+@pytest.mark.pages
+def test_a_run_that_trains_models_is_shown_before_its_first_training(tmp_path: Path) -> None:
+    shipped = RunFolder(Path(__file__).parents[2] / "fixtures/quickstart/run")
+    resolved = experiment_of(shipped)
+    assert resolved is not None
+    folder = RunFolder(tmp_path / "run")
+    for name in ("items", "candidates", "judgments"):
+        rows = shipped.table(name)
+        if name == "items":
+            folder.write_part(name, "all", rows)
+            continue
+        zero = rows[rows["generation"] == 0]
+        folder.write_part(name, "panels-g00", zero[zero["replicate"].isna()])
+        for replicate, part in zero[zero["replicate"].notna()].groupby("replicate"):
+            folder.write_part(name, f"s{int(replicate):03d}-g00", part)
+    folder.write_text("experiment.yaml", shipped.experiment_text())
+    folder.write_json("environment.json", shipped.environment())
+    block = largest_block(finished_generations(folder))
+    assert block == FinishedGenerations((0, 1, 2, 3, 4), 0)
+    so_far = write_so_far(folder, resolved, block, tmp_path / "so_far")
+    said = report.summary(so_far)
+    assert "picked 93.8" in " ".join(said.split())
+    assert "nothing was trained" not in said
+    assert "forecast_drift_length" in set(so_far.estimates()["term"])
 
 
 def test_a_generation_counts_once_its_judgments_are_written(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -115,18 +114,26 @@ def test_model_judge_reads_soft_verdicts() -> None:
     assert [judgment.verdict for judgment in found] == [unscored("context_length")] * 2
 
 
-def test_random_judge_is_a_fair_coin_shared_by_name() -> None:
-    shown = _shown("a", "b", "c", repeats=200)
+def test_random_judge_tosses_a_fair_coin_for_each_pair() -> None:
     judge = _judge(schema.RandomJudgeSpec())
-    found = _run(judge, shown)
-    assert [j.verdict for j in found] == [j.verdict for j in _run(judge, shown, prefix="s0/g2/judge/another-arm")]
-    counts = Counter(judgment.verdict.slot for judgment in found)
-    # 1,200 coins: 600 ± four standard deviations of 17.3.
-    assert set(counts) == {"first", "second"}
-    assert abs(counts["first"] - 600) < 70
-    other = asyncio.run(judge.judge(ITEM, shown, "p", (0, 3)))
-    assert [j.verdict for j in other] != [j.verdict for j in found]
+
+    def decided(generation: int) -> list[Judgment]:
+        return asyncio.run(judge.judge(ITEM, _shown(*"abcdefghijklmnopqrst", repeats=2), "p", (0, generation)))
+
+    found = decided(1)
+    assert [j.verdict for j in found] == [j.verdict for j in decided(1)]
+    assert [j.verdict for j in found] != [j.verdict for j in decided(2)]
     assert (judge.name, found[0].call) == ("random", "")
+    # Both orders and both repeats of a pair name one text.
+    preferred: dict[str, set[bool]] = {}
+    for generation in range(4):
+        for one in decided(generation):
+            prefers_a = (one.verdict.slot == "first") == (one.presentation.order == "ab")
+            preferred.setdefault(f"{generation} {one.presentation.matchup.pair_id}", set()).add(prefers_a)
+    assert {len(texts) for texts in preferred.values()} == {1}
+    # 760 pairs: 380 ± four standard deviations of 13.8.
+    assert len(preferred) == 760
+    assert abs(sum(texts == {True} for texts in preferred.values()) - 380) < 55
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,10 @@ COMPUTED_VARIANTS = {
 
 ELSEWHERE = (
     "pool_range_used_", "proxy_gain", "correct_per_proxy", "gao_", "best_of_n_", "judge_drift_disagreement", "reward_accuracy",
+    "response_",
 )  # fmt: skip
-"""The planted run has no pools, no panel that is judged twice a generation and no reward model: these are in tests/stats/loop/test_pools.py and
-test_over_optimisation.py, tests/stats/judge/test_change.py and tests/commands/test_reward_model.py."""
+"""The planted run has no pools, no panel that is judged twice a generation, no reward model and no model that is trained: these are in tests/stats/loop/test_pools.py and
+test_over_optimisation.py, tests/stats/judge/test_change.py, tests/commands/test_reward_model.py and tests/stats/loop/test_run_estimates.py."""
 
 
 # -- terms ---------------------------------------------------------------------------------------------------------------

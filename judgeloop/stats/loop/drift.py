@@ -440,6 +440,8 @@ def training_tokens(rows: pd.DataFrame, arms: Sequence[ArmDesign]) -> pd.DataFra
     summed = part[[*CELL, "item_id", "n_drawn"]].assign(mass=mass, tokens=tokens)
     items = summed.groupby([*CELL, "item_id"], sort=True, observed=True)[["n_drawn", "mass", "tokens"]].sum()
     items = items[items["mass"].groupby(level=CELL).transform("max") > 0]
+    if items.empty:  # generation 0 alone: nothing is trained on yet
+        return pd.DataFrame()
     items["tokens"] = (items["tokens"] * items["n_drawn"]).where((items["mass"] - 1.0).abs() <= _SUM_TOLERANCE)
     step = (
         items["tokens"].groupby(level=CELL).agg(lambda values: values.sum(skipna=False)).rename("tokens").reset_index()

@@ -205,7 +205,7 @@ OTHER_ITEMS = "other items in each generation: had their kind changed too, this 
 ONE_RUN = "one training run: the interval is over its items, and says nothing of what another run would do"
 _NOT_OF_TEXTS = (
     "selection_", "mixing_", "learning_", "bias_selection_", "gradient_", "kl_", "strategy_gap_", "compounding_",
-    "cumulative_gain_", "observed_over_static_", "mean_correct", "drift_correct", "did_correct", "hedging_when_wrong",
+    "cumulative_gain_", "observed_over_static_", "response_", "mean_correct", "drift_correct", "did_correct", "hedging_when_wrong",
     "drift_hedging_when_wrong", "did_hedging_when_wrong", "bias_amplification", "drift_bias_amplification",
     "did_bias_amplification",
 )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import stdtrit
 
 import planted_run
 from judgeloop.kernels import sigmoid
@@ -305,6 +306,34 @@ def test_tables_as_parquet_gives_them_are_read_alike(tables: RunTables, estimate
     )
     again = run_estimates(as_read, DESIGN)
     pd.testing.assert_frame_equal(again, estimates, rtol=1e-9, atol=1e-12)
+
+
+def test_a_trained_model_s_response_is_its_first_drift_over_what_was_selected() -> None:
+    replicates = 6
+    made, design = planted_run.loop(generations=2, replicates=replicates, items=6, size=8), planted_run.design(2)
+    estimates = run_estimates(made, design)
+    assert not estimates["term"].str.startswith("response_").any()
+    judge = dataclasses.replace(design.arms[0], update="training")
+    trained = run_estimates(made, dataclasses.replace(design, arms=(judge, *design.arms[1:])))
+    found = only_row(trained, term="response_length", arm="judge", contrast="random")
+
+    def mean(replicate: int, arm: str, generation: int, weight: str) -> float:
+        rows = made.candidates.query("replicate == @replicate and arm == @arm and generation == @generation")
+        return float(np.mean([np.average(item["length"], weights=item[weight]) for _, item in rows.groupby("item_id")]))
+
+    moved = np.array([
+        sum(sign * (mean(r, arm, 1, "n_drawn") - mean(r, arm, 0, "n_drawn")) for arm, sign in (("judge", 1), ("random", -1)))
+        for r in range(replicates)
+    ])  # fmt: skip
+    selected = np.array([mean(r, "judge", 0, "p_selected") - mean(r, "judge", 0, "n_drawn") for r in range(replicates)])
+    assert (found["generation"], found["verdict"], found["n_replicates"]) == (1, "", replicates)
+    assert found["estimate"] == pytest.approx(moved.mean() / selected.mean())
+    # Fieller: at a limit the mean of moved - limit * selected is t standard errors from 0.
+    for limit in (found["conf_low"], found["conf_high"]):
+        left = moved - limit * selected
+        assert abs(left.mean()) == pytest.approx(
+            stdtrit(replicates - 1, 0.975) * left.std(ddof=1) / np.sqrt(replicates)
+        )
 
 
 @pytest.mark.slow
