@@ -199,18 +199,41 @@ def cluster_influence(
     clusters are the covariance between the fits.
     """
     codes, count = _dense_codes(clusters, len(z))
+    if correction == "CR2":
+        return _corrected(x, z, fit, codes, count, with_df=False)[0]
+    _check_count(count)
+    factor = count / (count - 1.0) if correction == "CR1" else 1.0
+    scores = _scores(x, z, fit, codes, count)
+    return np.asarray(scores @ _inverse(fit.hessian) * np.sqrt(factor), dtype=np.float64)
+
+
+def cluster_inference(x: Floats, z: Floats, fit: LogisticFit, clusters: Integers) -> tuple[Floats, Floats]:
+    """((G, p) ``CR2`` ``cluster_influence``, (p,) ``satterthwaite_df`` of each coefficient) of a fit without weights and penalty,
+    in the time of one of them. Raises ValueError as they do."""
+    return _corrected(x, z, fit, *_dense_codes(clusters, len(z)), with_df=True)
+
+
+def _corrected(
+    x: Floats, z: Floats, fit: LogisticFit, codes: Integers, count: int, *, with_df: bool
+) -> tuple[Floats, Floats]:
+    """``cluster_inference``; without ``with_df`` the degrees of freedom are none."""
+    _check_count(count)
+    root, scores = _inverse_root(fit.hessian), _scores(x, z, fit, codes, count)
+    informations, influence = _informations(x, _curvature(fit), codes, count), np.empty_like(scores)
+    terms = _VarianceTerms(len(root) if with_df else 0, len(root))
+    contrasts = root.T if with_df else root.T[:, :0]
+    for block in _blocks(count):
+        leverages, own = root.T @ informations[block] @ root, (scores[block] @ root)[:, :, None]
+        vectors = np.concatenate([own, np.broadcast_to(contrasts, (len(own), *contrasts.shape))], axis=2)
+        adjusted = _adjusted(leverages, vectors)
+        influence[block] = adjusted[:, :, 0] @ root.T
+        terms.add(leverages, adjusted[:, :, 1:])
+    return influence, terms.df()
+
+
+def _check_count(count: int) -> None:
     if count < 2:
         raise ValueError("a cluster covariance needs two clusters or more")
-    scores = _scores(x, z, fit, codes, count)
-    if correction == "CR2":
-        root = _inverse_root(fit.hessian)
-        informations, influence = _informations(x, _curvature(fit), codes, count), np.empty_like(scores)
-        for block in _blocks(count):
-            adjusted = _adjusted(root.T @ informations[block] @ root, (scores[block] @ root)[:, :, None])
-            influence[block] = adjusted[:, :, 0] @ root.T
-        return influence
-    factor = count / (count - 1.0) if correction == "CR1" else 1.0
-    return np.asarray(scores @ _inverse(fit.hessian) * np.sqrt(factor), dtype=np.float64)
 
 
 def cluster_informations(x: Floats, weights: Floats, clusters: Integers) -> Floats:
@@ -227,19 +250,35 @@ def satterthwaite_df(informations: Floats, contrasts: Floats) -> Floats:
     give less than G − 1. Raises ValueError where one cluster alone identifies a coefficient.
     """
     root = _inverse_root(informations.sum(axis=0))
-    p, m = len(root), len(contrasts)
-    # C = diag(d) − V Vᵀ, V (G, p) the rows v_g: both traces without a matrix of clusters by clusters.
-    trace, squared, gram = np.zeros(m), np.zeros(m), np.zeros((m, p, p))
+    terms = _VarianceTerms(len(contrasts), len(root))
     for block in _blocks(len(informations)):
         leverages = root.T @ informations[block] @ root
-        k = _adjusted(leverages, np.broadcast_to((contrasts @ root).T, (len(leverages), p, m)))
-        v = leverages @ k
-        d, shared = np.sum(k * v, axis=1), np.sum(v**2, axis=1)
+        of_block = np.broadcast_to((contrasts @ root).T, (len(leverages), len(root), len(contrasts)))
+        terms.add(leverages, _adjusted(leverages, of_block))
+    return terms.df()
+
+
+class _VarianceTerms:
+    """Sums over the clusters from which ``satterthwaite_df`` follows, for m contrasts of p coefficients.
+
+    C = diag(d) − V Vᵀ, V (G, p) the rows v_g: both traces without a matrix of clusters by clusters.
+    """
+
+    def __init__(self, m: int, p: int) -> None:
+        self.trace, self.squared, self.gram = np.zeros(m), np.zeros(m), np.zeros((m, p, p))
+
+    def add(self, leverages: Floats, adjusted: Floats) -> None:
+        """Add clusters of ``leverages`` (G, p, p); ``adjusted`` (G, p, m): ``_adjusted`` of the contrasts times the root."""
+        v = leverages @ adjusted
+        d, shared = np.sum(adjusted * v, axis=1), np.sum(v**2, axis=1)
         by_contrast = np.moveaxis(v, 2, 0)
-        gram += np.swapaxes(by_contrast, 1, 2) @ by_contrast
-        trace += np.sum(d - shared, axis=0)
-        squared += np.sum(d**2 - 2.0 * d * shared, axis=0)
-    return np.asarray(trace**2 / (squared + np.sum(gram**2, axis=(1, 2))), dtype=np.float64)
+        self.gram += np.swapaxes(by_contrast, 1, 2) @ by_contrast
+        self.trace += np.sum(d - shared, axis=0)
+        self.squared += np.sum(d**2 - 2.0 * d * shared, axis=0)
+
+    def df(self) -> Floats:
+        """(m,) (tr C)²/tr C²."""
+        return np.asarray(self.trace**2 / (self.squared + np.sum(self.gram**2, axis=(1, 2))), dtype=np.float64)
 
 
 def one_step_bootstrap(

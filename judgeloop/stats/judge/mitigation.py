@@ -14,7 +14,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from judgeloop import seeds
-from judgeloop.kernels import cluster_influence, distinct
+from judgeloop.kernels import distinct
 from judgeloop.stats.estimate import PROBABILITY, RATE_MARGIN, Bias, Estimate, RowLabels, SampleCounts, row
 from judgeloop.stats.inference import (
     LEVEL,
@@ -248,7 +249,7 @@ def _length_rows(
     labels: RowLabels, mitigation: Mitigation, sample: LabelSample, columns: Sequence[str], lost: int, margin: float
 ) -> list[Estimate]:
     """``length_ame`` and ``longer_preferred_raw`` of the labels."""
-    unit, with_gold = f"{PROBABILITY} per doubling", sample.with_gold()
+    unit, with_gold = f"{PROBABILITY} per doubling", sample.with_gold
     counts = dataclasses.replace(with_gold.rows.counts, unscored=lost)
     if "length" in mitigation.zeroed:
         why = "the coefficient is set to 0 after the fit; that of style that goes with length is not"
@@ -343,10 +344,10 @@ def _length_variants(
     without_shared: Interval | Undefined = (
         disjoint_transmission(judge, sample, columns, "length") if columns else absent
     )
-    given_gold: Interval | Undefined = absent if not columns or len(judge.with_gold().rows) else _WITHOUT_GOLD
-    if columns and len(judge.with_gold().rows):
-        given_gold = transmission(judge.with_gold(), sample.with_gold(), columns, gold=True)["length"]
-    gold_counts = dataclasses.replace(sample.with_gold().rows.counts, unscored=counts.unscored)
+    given_gold: Interval | Undefined = absent if not columns or len(judge.with_gold.rows) else _WITHOUT_GOLD
+    if columns and len(judge.with_gold.rows):
+        given_gold = transmission(judge.with_gold, sample.with_gold, columns, gold=True)["length"]
+    gold_counts = dataclasses.replace(sample.with_gold.rows.counts, unscored=counts.unscored)
     disjoint_note = "no pick is shared; a wide interval, and only where half the items identify the judge's slope"
     rows = [
         row(labels, "verbosity", "transmission_length", ratio, n, unit="ratio", variant=f"{mitigation.name}_{kind}",
@@ -453,9 +454,9 @@ def _zero_row(
     return row(labels, bias, term, zero, counts, unit=unit, variant=mitigation.name, null=None, note=note)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LabelSample:
-    """Labels (or picks) with the covariates of their texts.
+    """Labels (or picks) with the covariates of their texts; what is fitted to them is fitted once.
 
     ``rows``: the covariates; ``names`` (G,) the item ids by code; ``pooled``: a label stands for both orders of a pair,
     so that rows have no slot.
@@ -464,7 +465,11 @@ class LabelSample:
     rows: Covariates
     names: NDArray[np.object_]
     pooled: bool
+    fits: dict[tuple[tuple[str, ...], bool], Slopes | Undefined] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
 
+    @cached_property
     def with_gold(self) -> LabelSample:
         """The rows whose gold is known."""
         return self.where(~np.isnan(self.rows.gold))
@@ -475,13 +480,22 @@ class LabelSample:
 
     def of_items(self, item_ids: NDArray[np.object_]) -> LabelSample:
         """The rows of these items."""
-        return self.where(pd.Index(self.names).isin(item_ids)[self.rows.items])
+        wanted = set(item_ids)
+        return self.where(
+            np.fromiter((name in wanted for name in self.names), np.bool_, len(self.names))[self.rows.items]
+        )
 
     def fit(self, features: Sequence[str], *, gold: bool = False) -> Slopes | Undefined:
         """The content model on ``features``, with the order column unless pooled, and with the gold column where ``gold``.
 
         Undefined where nothing identifies it, or where the features separate the labels.
         """
+        key = tuple(features), gold
+        if key not in self.fits:
+            self.fits[key] = self._fitted(*key)
+        return self.fits[key]
+
+    def _fitted(self, features: tuple[str, ...], gold: bool) -> Slopes | Undefined:
         rows = self.rows
         if len(rows) == 0:
             return Undefined("no pair has a label")
@@ -539,10 +553,7 @@ def transmission(
         return dict.fromkeys(features, Undefined(f"the judge's slope is not known: {judge_slopes.reason}"))
     if isinstance(signal_slopes, Undefined):
         return dict.fromkeys(features, signal_slopes)
-    try:
-        signal_influence, judge_influence = _item_influence(signal_slopes, labels), _item_influence(judge_slopes, judge)
-    except ValueError as error:
-        return dict.fromkeys(features, Undefined(str(error)))
+    signal_influence, judge_influence = _item_influence(signal_slopes, labels), _item_influence(judge_slopes, judge)
     ratios: dict[str, Interval | Undefined] = {}
     for name in features:
         j, k = signal_slopes.names.index(name), judge_slopes.names.index(name)
@@ -619,6 +630,4 @@ def longer_without_length(labels: LabelSample, features: Sequence[str]) -> Inter
 
 def _item_influence(fit: Slopes, sample: LabelSample) -> pd.DataFrame:
     """(G, p) contributions of the items to the coefficients' errors, by item id and column name."""
-    codes = np.unique(fit.clusters)
-    values = cluster_influence(fit.x, fit.z, fit.fit, fit.clusters, "CR2")
-    return pd.DataFrame(values, index=pd.Index(sample.names[codes]), columns=list(fit.names))
+    return pd.DataFrame(fit.influence, index=pd.Index(sample.names[np.unique(fit.clusters)]), columns=list(fit.names))

@@ -18,11 +18,10 @@ import pandas as pd
 
 from judgeloop.kernels import (
     cluster_covariance,
-    cluster_informations,
+    cluster_inference,
     distinct,
     jackknife_error,
     logistic,
-    satterthwaite_df,
     sigmoid,
 )
 from judgeloop.records import UNKNOWN_ORDER
@@ -658,12 +657,10 @@ def _length_controlled_rate(won: Floats, gap: Floats, items: Integers) -> Interv
     if not fit.identified:
         return Undefined("wins separate by length")
     try:
-        covariance = cluster_covariance(x, won, fit, items, "CR2")
-        informations = cluster_informations(x, fit.probabilities * (1.0 - fit.probabilities), items)
-        df = satterthwaite_df(informations, np.eye(2)[:1])
+        influence, dfs = cluster_inference(x, won, fit, items)
     except ValueError as error:
         return Undefined(str(error))
-    theta = t_interval(float(fit.coefficients[0]), math.sqrt(covariance[0, 0]), float(df[0]))
+    theta = t_interval(float(fit.coefficients[0]), float(np.linalg.norm(influence[:, 0])), float(dfs[0]))
     rate, low, high = (float(v) for v in sigmoid(np.array([theta.estimate, theta.low, theta.high])))
     se = theta.std_error * rate * (1 - rate)
     return Interval(

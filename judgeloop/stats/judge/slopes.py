@@ -22,7 +22,7 @@ import pandas as pd
 from judgeloop import seeds
 from judgeloop.kernels import (
     LogisticFit,
-    cluster_covariance,
+    cluster_inference,
     cluster_informations,
     cluster_sums,
     dense_codes,
@@ -72,7 +72,8 @@ class Slopes:
     ``names`` (p) of its columns: order, features, gold; ``coefficients`` (p,) and their item-clustered ``covariance``
     (p, p), CR2 with the degrees of freedom ``dfs`` (p,) of their t; ``df``: items − 1; ``left_out``: why a feature of the texts has no column; ``x`` (n, p), ``z`` (n,),
     whether a was picked, ``fit`` and ``clusters`` (n,) what the coefficients were fitted to. ``separated``: the picks
-    separate, and the fit is Firth's. ``first_stage``: where a column was itself estimated, the function that gives what
+    separate, and the fit is Firth's. ``influence`` (G, p): contributions of the items to the errors of a fit that is not Firth's, by their
+    codes in order, of which ``covariance`` is the cross product. ``first_stage``: where a column was itself estimated, the function that gives what
     that adds to the rows' scores (n, p) at given coefficients (p,). ``effects``: what ``_effect_and_left_out`` has made, by name.
     """
 
@@ -88,6 +89,7 @@ class Slopes:
     fit: LogisticFit
     clusters: Integers
     separated: bool = False
+    influence: Floats | None = None
     first_stage: Callable[[Floats], Floats] | None = None
     effects: dict[str, tuple[float, Floats, float]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -192,7 +194,7 @@ def fit_columns(
     fit = logistic(x, z)
     if fit.rank < x.shape[1]:
         return Undefined(f"{', '.join(names)} are collinear on these pairs")
-    separated = not fit.converged
+    separated, influence = not fit.converged, None
     if separated:
         fit = firth(x, z)
         if not fit.converged:
@@ -203,14 +205,25 @@ def fit_columns(
         method = "Firth logistic regression (separated), information by item"
     else:
         try:
-            covariance = cluster_covariance(x, z, fit, rows.items, "CR2")
-            informations = cluster_informations(x, _working_weights(fit), rows.items)
-            dfs = satterthwaite_df(informations, np.eye(x.shape[1]))
+            influence, dfs = cluster_inference(x, z, fit, rows.items)
         except ValueError as error:
             return Undefined(str(error))
+        covariance = np.asarray(influence.T @ influence, dtype=np.float64)
         method = "logistic regression, CR2 by item, Bell-McCaffrey df"
     return Slopes(
-        names, fit.coefficients, covariance, dfs, items - 1, method, left_out or {}, x, z, fit, rows.items, separated
+        names,
+        fit.coefficients,
+        covariance,
+        dfs,
+        items - 1,
+        method,
+        left_out or {},
+        x,
+        z,
+        fit,
+        rows.items,
+        separated,
+        influence,
     )
 
 
@@ -587,7 +600,7 @@ def fit_calibrated(rows: Covariates) -> Slopes | Undefined:
         return np.asarray(influence @ sensitivity.T)
 
     return replace(
-        slopes, covariance=_two_stage_covariance(slopes, first_stage(slopes.coefficients)), first_stage=first_stage,
+        slopes, covariance=_two_stage_covariance(slopes, first_stage(slopes.coefficients)), influence=None, first_stage=first_stage,
         method=f"calibrated {slopes.method}, both stages", left_out=left_out,
     )  # fmt: skip
 
@@ -666,7 +679,7 @@ def with_shape(slopes: Slopes, mean_length: Floats | None) -> tuple[Slopes, tupl
     names = tuple(name for name, kept in zip(("length × mean length", "length × |length|"), own, strict=True) if kept)
     columns = left[:, own] / np.sqrt(np.mean(left[:, own] ** 2, axis=0))
     extended = replace(
-        slopes, names=(*slopes.names, *names), x=np.column_stack([slopes.x, columns]), first_stage=None
+        slopes, names=(*slopes.names, *names), x=np.column_stack([slopes.x, columns]), influence=None, first_stage=None
     )  # fmt: skip
     return extended, names
 
