@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -437,18 +438,35 @@ def _arrow(frame: pd.DataFrame, table: str) -> pa.Table:
         if not typed and column.dtype == "float64":
             columns[name] = pa.array(column.to_numpy(), pa.float64())
             continue
-        values = list(zip(column.tolist(), column.isna().tolist(), strict=True))
         if name in _INTEGERS and name in own:
-            columns[name] = pa.array([None if missing else int(value) for value, missing in values], pa.int64())
+            columns[name] = _integers_or_booleans(column, int)
         elif name in _BOOLEANS and name in own:
-            columns[name] = pa.array([None if missing else bool(value) for value, missing in values], pa.bool_())
+            columns[name] = _integers_or_booleans(column, bool)
         elif (name in texts and name in own) or pd.api.types.infer_dtype(column, skipna=True) == "string":
-            columns[name] = pa.array(
-                [None if missing else _storable(str(value)) for value, missing in values], pa.string()
-            )
+            columns[name] = _texts(column)
         else:
             columns[name] = pa.array(column.astype("float64").to_numpy(), pa.float64())
     return pa.table(columns)
+
+
+def _integers_or_booleans(column: pd.Series[Any], kind: type[int]) -> pa.Array:
+    """A column of ``int`` or ``bool`` (``kind``); missing values are null."""
+    stored = pa.bool_() if kind is bool else pa.int64()
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "ib":
+        return pa.array(column.to_numpy(dtype=kind), stored)
+    values = zip(column.tolist(), column.isna().tolist(), strict=True)
+    return pa.array([None if missing else kind(value) for value, missing in values], stored)
+
+
+def _texts(column: pd.Series[Any]) -> pa.Array:
+    """A column of texts; missing values are null."""
+    missing = column.isna().to_numpy()
+    values = column.to_numpy(dtype=object)
+    try:
+        return pa.array(values, pa.string(), mask=missing)
+    except (pa.ArrowException, TypeError, ValueError):  # other values, or texts that are not storable
+        listed = zip(values.tolist(), missing.tolist(), strict=True)
+        return pa.array([None if absent else _storable(str(value)) for value, absent in listed], pa.string())
 
 
 def _storable(text: str) -> str:
