@@ -74,6 +74,13 @@ class _Address(Block):
     max_tokens: Whole = Field(512, ge=1)
     """Longest reply in tokens (logprob verdicts ask for one)."""
 
+    @field_validator("model")
+    @classmethod
+    def _is_no_key(cls, model: str) -> str:
+        if _KEY_FORM.search(model):
+            raise ValueError("must be the model's name, not a key; name the variable that holds the key by api_key_env")
+        return model
+
     @field_validator("api_key_env")
     @classmethod
     def _is_a_name(cls, api_key_env: str | None) -> str | None:
@@ -158,6 +165,8 @@ def address_fault(base_url: str) -> str:
     # It would be stored with the run, and shown.
     if re.match(r"[^/]*//[^/?#]*@", base_url):
         return "base_url must hold no user name or password; give them by extra_headers with ${VARIABLE}, or by api_key_env"
+    if _KEY_FORM.search(base_url):
+        return "base_url must hold no key; give it by api_key_env, or by extra_headers or extra_query with ${VARIABLE}"
     if "?" in base_url or "#" in base_url:
         return "base_url must end before ? and #, for the calls' own paths are put behind it; give its query by extra_query, a key there as ${VARIABLE}"
     return ""
@@ -864,6 +873,12 @@ _KEY_FIELD = re.compile(
     r"|.*(secret|password|passwd|passphrase|authorization|cookie|credentials?)"
 )
 _KEY_VALUE = re.compile(r"\s*((bearer|basic)\s+\S|(sk|gsk|hf|ghp|xai|pplx|nvapi)[-_][\w-]{8})", re.I)
+# Anywhere in a text: what services begin their keys with, and JSON web tokens.
+_KEY_FORM = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"(?:sk|gsk|hf|gh[opsu]|github_pat|glpat|xai|pplx|nvapi|r8|xox[abps])[-_](?=[\w-]*\d)[\w-]{16}"
+    r"|AIza[\w-]{30}|A[KS]IA[0-9A-Z]{16}|eyJ[\w-]{8,}\.[\w-]{8})"
+)
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _SCHEME = re.compile(r"([A-Za-z_-]+[ =:;,]+|[ =:;,])*")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -874,12 +889,16 @@ def variables_in(value: str) -> list[str]:
     return _VARIABLE.findall(value)
 
 
+def _looks_like_a_key(text: str) -> bool:
+    return bool(_KEY_VALUE.match(text) or _KEY_FORM.search(text))
+
+
 def is_written_key(name: str, value: str) -> bool:
     """Whether a header or query parameter holds a key as it is, by its name or by the look of its value. A scheme before
     ``${NAME}`` (``Bearer ${NAME}``) is no key."""
     rest = _VARIABLE.sub("", value)
     if not _KEY_NAME.search(name):
-        return bool(_KEY_VALUE.match(rest))
+        return _looks_like_a_key(rest)
     return not _SCHEME.fullmatch(rest if rest != value else f"{value}.") if value.strip() else False
 
 
@@ -892,7 +911,9 @@ def written_keys(body: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             if isinstance(member, Mapping):
                 yield from written_keys(member, f"{place}.")
             elif (
-                isinstance(member, str) and member.strip() and (_KEY_FIELD.fullmatch(field) or _KEY_VALUE.match(member))
+                isinstance(member, str)
+                and member.strip()
+                and (_KEY_FIELD.fullmatch(field) or _looks_like_a_key(member))
             ):
                 yield place
 
@@ -900,4 +921,4 @@ def written_keys(body: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def is_variable_name(text: str) -> bool:
     """Whether a text names an environment variable; a key that was typed in its place does not."""
     long = len(text) >= 20 and re.search(r"[a-z]", text) and re.search(r"\d", text)
-    return bool(_VARIABLE_NAME.fullmatch(text)) and not long and not _KEY_VALUE.match(text)
+    return bool(_VARIABLE_NAME.fullmatch(text)) and not long and not _looks_like_a_key(text)

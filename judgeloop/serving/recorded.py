@@ -30,10 +30,10 @@ from judgeloop.wire.reply import (
     SHORTEST_SECRET_IN_ANSWER,
     SHORTEST_SECRET_IN_ERROR,
     Refusal,
+    Struck,
     TransientFault,
     parse,
     route_path,
-    spellings,
     unpacked,
 )
 from judgeloop.wire.transport import read_bounded
@@ -283,7 +283,7 @@ class RecordAnswerer:
             return _json_or_text(text)
         if not isinstance(response, dict | str):
             response = text
-        recorded = _without_secrets(response, _secrets(request, is_error=status != 200))
+        recorded = _without_secrets(response, _struck(request, is_error=status != 200))
         self._cassette.append(Exchange(call.call_id, call.key, call.body, status, recorded, 1, fault, call.route))
         return _json_or_text(text)
 
@@ -348,24 +348,20 @@ def _is_valid_call_id(call_id: str) -> bool:
     return len(call_id) <= 1000 and all(0 < len(part) <= 200 and part not in (".", "..") for part in parts)
 
 
-def _secrets(request: Incoming, *, is_error: bool) -> tuple[str, ...]:
-    """The keys in a request's headers and query, longest first, so that no part of one stays in a text."""
+def _struck(request: Incoming, *, is_error: bool) -> Struck:
+    """What strikes the keys in a request's headers and query out of a text."""
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
     pairs += httpx2.QueryParams(request.query).multi_items()
     values = {part for name, value in pairs if _SECRET_NAME.search(name) for part in (value, value.split(" ")[-1])}
-    shortest = SHORTEST_SECRET_IN_ERROR if is_error else SHORTEST_SECRET_IN_ANSWER
-    spelled = {spelling for secret in values if len(secret) >= shortest for spelling in spellings(secret)}
-    return tuple(sorted(spelled, key=len, reverse=True))
+    return Struck(values, SHORTEST_SECRET_IN_ERROR if is_error else SHORTEST_SECRET_IN_ANSWER)
 
 
-def _without_secrets(value: Any, secrets: tuple[str, ...]) -> Any:
+def _without_secrets(value: Any, struck: Struck) -> Any:
     """A JSON value with *** for every secret in its texts and names."""
     if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
-        return value
+        return struck(value)
     if isinstance(value, dict):
-        return {_without_secrets(name, secrets): _without_secrets(inner, secrets) for name, inner in value.items()}
+        return {_without_secrets(name, struck): _without_secrets(inner, struck) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_without_secrets(inner, secrets) for inner in value]
+        return [_without_secrets(inner, struck) for inner in value]
     return value

@@ -32,11 +32,11 @@ from judgeloop.wire.reply import (
     SHORTEST_SECRET_IN_ANSWER,
     SHORTEST_SECRET_IN_ERROR,
     Refusal,
+    Struck,
     TransientFault,
     parse,
     read,
     route_path,
-    spellings,
     used_tokens,
 )
 
@@ -84,7 +84,9 @@ class Connection:
         self._adapters: dict[str, asyncio.Task[None]] = {}
         """Name → the loading of an adapter at the server."""
         self._environment = environment
-        self._secrets: list[str] = []
+        self._secrets: set[str] = set()
+        self._struck: dict[int, Struck] = {}
+        self._remember(())
         variable = endpoint.key_variable if client is None else ""
         self._key = self._sendable(self._secret(variable), variable)
         self._headers = {
@@ -130,9 +132,11 @@ class Connection:
 
     def _remember(self, secrets: Iterable[str]) -> None:
         """Strike these out of all that a server says."""
-        for value in filter(None, secrets):
-            self._secrets += spellings(value)
-        self._secrets.sort(key=len, reverse=True)  # so that no part of a longer one stays
+        self._secrets |= set(filter(None, secrets))
+        self._struck = {
+            shortest: Struck(self._secrets, shortest)
+            for shortest in (SHORTEST_SECRET_IN_ERROR, SHORTEST_SECRET_IN_ANSWER)
+        }
 
     def _expanded(self, value: str) -> str:
         """A setting with every ${VARIABLE} replaced by its value."""
@@ -148,10 +152,7 @@ class Connection:
 
     def scrub(self, text: str, shortest: int = SHORTEST_SECRET_IN_ERROR) -> str:
         """A text of the server without the secrets of ``shortest`` characters or more that it may echo."""
-        for secret in self._secrets:
-            if len(secret) >= shortest:
-                text = text.replace(secret, "***")
-        return text
+        return self._struck[shortest](text)
 
     def mended(self, of_key: str, settings: str, *, denied: bool) -> str:
         """What mends a refusal for good: "check the key in JUDGE_KEY<of_key>, <settings>". ``denied``: it is a 401 or 403, which

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ _ACCOUNT = re.compile(
     re.I,
 )
 """In a 403, what no other question to the endpoint would change."""
+_IN_ADDRESS = re.compile(r"%(?:25){0,4}[2-7][0-9A-Fa-f]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 # Requests and answers of the routes that score texts or embed them.
@@ -59,17 +60,47 @@ ROUTE_PATHS: dict[str, Route] = {
 ROUTE_PATHS["/v1/embeddings"] = "embeddings"
 
 
-def spellings(secret: str) -> set[str]:
-    """How a secret may stand in a text: as it is, in JSON, percent-encoded, and within base64 of something that holds it."""
-    escaped, raw = json.dumps(secret)[1:-1], secret.encode()
-    quoted = urllib.parse.quote(secret, safe="")
-    found = {secret, escaped, escaped.replace("/", r"\/"), quoted, urllib.parse.quote_plus(secret), quoted.lower()}
+class Struck:
+    """Secrets that are struck out of texts, however they are spelled there: as they are, in JSON or percent-encoded (whole or some of
+    their characters), in hexadecimal digits, and within base64 of something that holds them."""
+
+    def __init__(self, secrets: Iterable[str], shortest: int) -> None:
+        """``shortest``: the characters of the shortest secret that is struck out."""
+        kept = {secret for secret in secrets if len(secret) >= shortest}
+        # Longest first, so that no part of a longer one stays.
+        self._spelled = sorted({text for secret in kept for text in _spellings(secret)}, key=len, reverse=True)
+        self._escaped = [_with_escapes(secret) for secret in sorted(kept, key=len, reverse=True)]
+
+    def __call__(self, text: str) -> str:
+        """The text with *** for every secret."""
+        for spelled in self._spelled:
+            text = text.replace(spelled, "***")
+        if "\\u00" in text or "\\/" in text or _IN_ADDRESS.search(text):
+            for pattern in self._escaped:
+                text = pattern.sub("***", text)
+        return text
+
+
+def _spellings(secret: str) -> set[str]:
+    """How a secret may stand in a text, but for single characters that are escaped."""
+    raw = secret.encode()
+    found = {secret, json.dumps(secret)[1:-1], urllib.parse.quote_plus(secret), raw.hex(), raw.hex().upper()}
     for before in range(3):  # base64 takes three bytes at a time: the characters that no neighbour shares
         whole = (before + len(raw)) // 3 * 3 - before
         inside = base64.b64encode(bytes(before) + raw[:whole])[4 * (before > 0) :].decode()
         if len(inside) >= SHORTEST_SECRET_IN_ANSWER:
             found |= {inside, inside.replace("+", "-").replace("/", "_")}
     return found
+
+
+def _with_escapes(secret: str) -> re.Pattern[str]:
+    """The secret with any of its characters escaped as JSON or an address may have it."""
+
+    def either(character: str) -> str:
+        code = ord(character)  # what a header carries is ASCII
+        return rf"(?:\\{{0,7}}{re.escape(character)}|(?i:\\{{1,7}}u{code:04x}|%(?:25){{0,4}}{code:02x}))"
+
+    return re.compile("".join(map(either, secret)))
 
 
 def root_path(base: str) -> str:

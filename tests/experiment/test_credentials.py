@@ -97,7 +97,28 @@ def test_a_key_by_its_name(name: str) -> None:
         assert not is_written_key(name, value), value
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["Token sk-proj-abcdefgh0123456789", "key=hf_abcdefghijkl0123456", "github_pat_11ABCDEFG0abcdefghij", "r8_0123456789abcdefghij", "AIza" + "Sy0" * 11, "AKIA0123456789ABCDEF",
+     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"],
+)  # fmt: skip
+def test_a_key_by_its_form_wherever_it_stands(key: str) -> None:
+    assert is_written_key("x", key)
+    assert list(written_keys({"x": f"a {key}"})) == ["x"]
+    for field in ({"base_url": f"http://h/{key.rsplit(maxsplit=1)[-1]}/v1"}, {"model": key}):
+        with pytest.raises(ValidationError) as caught:
+            Endpoint.model_validate({"base_url": "http://h/v1", "model": "m", **field})
+        assert " key" in caught.value.errors()[0]["msg"]
+
+
 def test_what_is_no_key_passes() -> None:
+    for model in (
+        "hf-internal-testing/tiny-random-2024-model",
+        "ask-0123456789-abcdefgh",
+        "sk-learn",
+        "xai/grok-4-fast",
+    ):
+        assert Endpoint(base_url="http://h/v1", model=model).model == model
     for name in ("api-version", "x-team", "user-agent", "OpenAI-Organization", "x-org"):
         assert not is_written_key(name, "2024-10-21")
     fields = {

@@ -97,6 +97,12 @@ def test_a_key_that_the_server_echoes_goes_no_further(
         KEY.replace("/", "\\/"),
         urllib.parse.quote(KEY, safe=""),
         urllib.parse.quote(KEY, safe="").lower(),
+        urllib.parse.quote(KEY),
+        "".join(f"%{byte:02x}" for byte in KEY.encode()),
+        "".join(f"%25{byte:02X}" for byte in KEY.encode()),
+        KEY.encode().hex(),
+        f"\\u{ord(KEY[0]):04x}{KEY[1:]}",
+        "".join(f"\\\\u{ord(character):04X}" for character in KEY),
         *(
             base64.b64encode(f"{before}{KEY}{after}".encode()).decode()
             for before, after in [("", ""), ("u:", ""), ("ab:", "\n")]
