@@ -23,7 +23,7 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
 _ROLES = ("system", "user", "assistant")
 _MATCHES = ("exact", "contains", "numeric", "judge")
 _MOST_YAML_VALUES = 1_000_000
-_PARQUET_ROWS = 10_000
+_PARQUET_ROWS = 256
 """Rows of a Parquet file that are Python objects at a time: it bounds the memory."""
 
 Row = tuple[str, dict[str, Any]]
@@ -130,8 +130,8 @@ def _file_text(path: Path, what: str) -> str:
         raise ExperimentError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
 
 
-MAX_PARQUET_BYTES = 4 * 2**30
-"""Bytes of a Parquet file, unpacked, that are read at most."""
+MAX_UNPACKED_BYTES = 4 * 2**30
+"""Bytes of a packed file (Parquet, an archive), unpacked, that are read at most."""
 
 
 def rows(path: Path, what: str) -> Iterator[Row]:
@@ -170,6 +170,11 @@ def parquet_names(path: Path) -> list[str]:
         return []
 
 
+def unpacked_too_large(path: Path, gigabytes: str) -> str:
+    """What is said of a file that unpacks to more than ``MAX_UNPACKED_BYTES``."""
+    return f"{path}: holds {gigabytes} GB unpacked, and {MAX_UNPACKED_BYTES / 2**30:g} GB are read at most; give it in several files"
+
+
 def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -178,14 +183,15 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         file = pq.ParquetFile(path)
         parts = file.metadata
         size = sum(parts.row_group(number).total_byte_size for number in range(parts.num_row_groups))
-        if size > MAX_PARQUET_BYTES:
-            raise ExperimentError(
-                f"{path}: holds {size / 2**30:.3g} GB unpacked, and {MAX_PARQUET_BYTES / 2**30:g} GB are read at most; give it in several files"
-            )
-        table = file.read()
-        _no_column_twice(table.column_names, str(path))
-        number = 0
-        for batch in table.to_batches(_PARQUET_ROWS):
+        if size > MAX_UNPACKED_BYTES:
+            raise ExperimentError(unpacked_too_large(path, f"{size / 2**30:.3g}"))
+        _no_column_twice(parts.schema.to_arrow_schema().names, str(path))
+        number = size = 0
+        for batch in file.iter_batches(_PARQUET_ROWS):
+            # A value that stands once in the file may be many rows'.
+            size += batch.nbytes
+            if size > MAX_UNPACKED_BYTES:
+                raise ExperimentError(unpacked_too_large(path, f"over {MAX_UNPACKED_BYTES / 2**30:.3g}"))
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path}: row {number}", row

@@ -19,6 +19,7 @@ from types import UnionType
 from typing import Any
 
 from judgeloop.errors import InvalidInput
+from judgeloop.experiment import inputs
 from judgeloop.interchange.graded import Grade, GradedAnswer
 from judgeloop.interchange.graded import rows as pair_rows
 from judgeloop.interchange.rows import Row
@@ -64,8 +65,8 @@ def zip_member(path: Path, name: str) -> bytes:
         raise InvalidInput(f"{path}: {name}: cannot be unpacked ({error!s:.80})") from None
     if len(content) > MAX_MEMBER_BYTES:
         raise _too_large(path, name)
-    if zlib.crc32(content) != info.CRC:
-        raise InvalidInput(f"{path}: {name}: damaged (its checksum is wrong)")
+    if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
+        raise InvalidInput(f"{path}: {name}: damaged (its checksum or size is wrong)")
     return content
 
 
@@ -160,11 +161,13 @@ def _open_log(path: Path) -> tuple[Mapping[str, Any], Iterator[tuple[str, Any]]]
         return whole, ((f"{path}: samples[{n}]", sample) for n, sample in enumerate(whole["samples"]))
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            names, size = archive.namelist(), sum(member.file_size for member in archive.infolist())
     except (OSError, zipfile.BadZipFile) as error:
         raise InvalidInput(
             f"{path}: cannot be read as a zip archive ({error}); give a log as Inspect wrote it"
         ) from None
+    if size > inputs.MAX_UNPACKED_BYTES:
+        raise InvalidInput(inputs.unpacked_too_large(path, f"{size / 2**30:.3g}"))
     header = next((name for name in _HEADERS if name in names), None)
     if header is None:
         raise InvalidInput(f"{path}: no header.json in the archive; this is no Inspect log")

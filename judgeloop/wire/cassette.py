@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -32,7 +32,7 @@ import orjson
 
 from judgeloop.errors import FolderMismatch, StorageFailed
 from judgeloop.records import PASSING_FAULTS, ROUTES, TRIAL_ID, Call, Route, call_key, canonical, is_plain
-from judgeloop.wire.reply import used_tokens
+from judgeloop.wire.reply import MAX_MESSAGE_BYTES, used_tokens
 
 _FIELDS = ("key", "call", "request", "status", "response", "attempts")
 CUT_SHORT = "cut_short"
@@ -43,6 +43,8 @@ _UNIT = re.compile(rf"(?:s|{SHARD})\d+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _MOST_OPEN_FILES = 64
 _CHUNK_BYTES = 1 << 20
+MAX_LINE_BYTES = 12 * MAX_MESSAGE_BYTES + 2**20
+"""Bytes of an exchange, unpacked, that are read at most: a request and an answer, whose characters JSON may write in six bytes each."""
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError)
 _CHECKSUM = b',"checksum":"crc32:%08x"}'
 """The end of a line: the CRC-32 of all that stands before it. Lines of earlier versions have none."""
@@ -213,8 +215,14 @@ class Cassette:
         start = self._unpacked.seek(0, os.SEEK_END) if packed else 0
         offset, plain = start, Counter[tuple[bytes, bytes, bytes, bytes]]()
         with gzip.open(path) if packed else path.open("rb", buffering=_CHUNK_BYTES) as file:
-            for number, line in enumerate(file, start=1):
+            # A line of an unpacked file takes no more memory than it does on the disk.
+            lines = iter(partial(file.readline, MAX_LINE_BYTES + 1), b"") if packed else file
+            for number, line in enumerate(lines, start=1):
                 if packed:
+                    if len(line) > MAX_LINE_BYTES:
+                        raise FolderMismatch(
+                            f"{path}:{number}: this line has more than {MAX_LINE_BYTES >> 20} MB unpacked, the most that is read of a recorded exchange; restore the file, or delete the line to ask that call again"
+                        )
                     self._unpacked.write(line)
                 elif not line.endswith(b"\n"):
                     if self._writable and is_own:
@@ -396,7 +404,7 @@ class Cassette:
             raise self._gone(self.folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         if len(self._files) >= _MOST_OPEN_FILES:
-            os.close(self._files.pop(next(iter(self._files))).descriptor)
+            _close(self._files.pop(next(iter(self._files))))
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         opened = os.fstat(descriptor)
         self._files[part] = _Appending(
@@ -433,7 +441,7 @@ class Cassette:
     def close(self) -> None:
         """Close the parts that are open; who appends or reads later opens them again."""
         for file in self._files.values():
-            os.close(file.descriptor)
+            _close(file)
         self._files.clear()
         for reader in self._readers.values():
             reader.close()
@@ -637,10 +645,19 @@ class Tally:
         return dict(sorted(counts.items()))
 
 
+def _close(file: _Appending) -> None:
+    """Close a part whose lines are then on the disk itself."""
+    with suppress(OSError):  # no room for what the system has not written yet: the lines are read and found cut
+        os.fsync(file.descriptor)
+    os.close(file.descriptor)
+
+
 def _count_lines(path: Path, part: _Part) -> None:
     """Add the lines that a file has gained; a compressed one is counted anew."""
     if path.suffix == ".gz":
-        part.lines, part.size = gzip.decompress(path.read_bytes()).count(b"\n"), path.stat().st_size
+        with gzip.open(path) as file:
+            part.lines = sum(chunk.count(b"\n") for chunk in iter(partial(file.read, _CHUNK_BYTES), b""))
+        part.size = path.stat().st_size
         return
     with path.open("rb") as file:
         file.seek(part.size)

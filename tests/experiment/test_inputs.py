@@ -235,10 +235,13 @@ def test_a_file_s_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
 def test_a_parquet_file_that_unpacks_to_too_much_is_refused_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inputs, "MAX_PARQUET_BYTES", 2**20)
+    monkeypatch.setattr(inputs, "MAX_UNPACKED_BYTES", 2**20)
     path = tmp_path / "items.parquet"
-    table = pa.table({"item_id": ["a"], "prompt": ["b" * 2**21]})
-    pq.write_table(table, path, compression="zstd")
-    assert path.stat().st_size < 2**16
-    with pytest.raises(ExperimentError, match=r"holds 0\.00195 GB unpacked, and 0\.000976562 GB are read at most"):
-        load_items(path)
+    once = pa.table({"item_id": ["a"], "prompt": ["b" * 2**21]})
+    # One text of half a megabyte, of every row.
+    often = pa.table({"item_id": [f"i{n}" for n in range(2000)], "prompt": ["b" * 2**19] * 2000})
+    for table, size in ((once, "0.00195"), (often, "over 0.000977")):
+        pq.write_table(table, path, compression="zstd")
+        assert path.stat().st_size < 2**16
+        with pytest.raises(ExperimentError, match=f"holds {size} GB unpacked, and 0.000976562 GB are read at most"):
+            load_items(path)

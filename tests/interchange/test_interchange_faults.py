@@ -20,6 +20,7 @@ import format_samples
 from command_line import command
 from format_samples import FORMATS, records
 from judgeloop.errors import ExperimentError, InvalidInput
+from judgeloop.experiment import inputs
 from judgeloop.interchange import inspect_log
 from judgeloop.interchange.verdicts import read_log
 
@@ -228,6 +229,11 @@ def test_a_member_that_unpacks_to_too_much_is_not_read(
     assert zstd or path.stat().st_size < 2**16
     with pytest.raises(
         InvalidInput, match=r"samples/1_epoch_1\.json: larger than 1 MB unpacked, the most that is read"
+    ):
+        read_log(path)
+    monkeypatch.setattr(inputs, "MAX_UNPACKED_BYTES", 2**20)
+    with pytest.raises(
+        InvalidInput, match=r"log\.eval: holds 0\.00195 GB unpacked, and 0\.000976562 GB are read at most"
     ):
         read_log(path)
 

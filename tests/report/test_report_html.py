@@ -9,7 +9,9 @@ import re
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 
 import report_folder
@@ -215,3 +217,9 @@ def test_every_value_of_a_template_is_escaped_by_the_one_door() -> None:
         audit = _audit(shown)
         assert (audit.tags, audit.attributes) == ({"p": 1}, {"title"})
         assert shown.startswith(f'<p title="{page.text(bad)}">{page.text(bad)}')
+
+
+def test_a_table_to_download_holds_no_formula() -> None:
+    download = page.csv_download(pd.DataFrame({"judge": ["=HYPERLINK(1)"], "estimate": [0.5]}), "t.csv", "Table")
+    assert download is not None
+    assert unquote(download.address.split(",", 1)[1]) == "judge,estimate\n'=HYPERLINK(1),0.5\n"

@@ -180,6 +180,37 @@ def test_swapped_responses_and_another_request_are_refused(tmp_path: Path) -> No
         Cassette(tmp_path, writable=False).get(first.call, first.key)
 
 
+def test_what_was_recorded_is_on_the_disk_after_a_while_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr("judgeloop.wire.cassette._MOST_OPEN_FILES", 2)
+    recording = Cassette(tmp_path, writable=True)
+    for generation in range(3):
+        recording.append(exchange(f"s0/g{generation}/judge/a/m/ab"))
+    assert synced == ["g00-judge.jsonl"]  # closed to make room
+    monkeypatch.setattr("judgeloop.wire.cassette._SYNC_S", 0.0)
+    recording.append(exchange("s0/g2/judge/b/m/ab"))
+    assert synced[1:] == ["g01-judge.jsonl", "g02-judge.jsonl"]
+    recording.close()
+    assert synced[3:] == ["g01-judge.jsonl", "g02-judge.jsonl"]
+
+
+def test_a_packed_line_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("judgeloop.wire.cassette.MAX_LINE_BYTES", 2**20)
+    (tmp_path / "calls").mkdir()
+    (tmp_path / "calls/g00-judge.jsonl.gz").write_bytes(gzip.compress(b" " * 2**24))
+    with pytest.raises(FolderMismatch, match=r"g00-judge\.jsonl\.gz:1: this line has more than 1 MB unpacked"):
+        Cassette(tmp_path, writable=False)
+
+
 @pytest.mark.parametrize("lost", ["calls", "part", "all"])
 @pytest.mark.parametrize("moved", [False, True])
 def test_a_folder_that_is_there_no_more_is_an_error(tmp_path: Path, lost: str, moved: bool) -> None:
