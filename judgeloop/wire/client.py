@@ -102,9 +102,11 @@ class Connection:
         self._line = self._make_line()
 
     def _make_line(self) -> Line:
-        """The line by which calls travel: judgeloop's own, but for a caller's client and for proxies that it does not speak with."""
+        """The line by which calls travel: judgeloop's own, but for a caller's client, where the endpoint names the openai client, and for
+        proxies that it does not speak with."""
         proxy = proxy_of(self._address)
-        if self._own_client is None and (not proxy or proxy.startswith(("http:", "https:"))):
+        is_lean = self._own_client is None and self.endpoint.client is None
+        if is_lean and (not proxy or proxy.startswith(("http:", "https:"))):
             # A server whose key has a header of its own may read an Authorization as a wrong token: without a key none is sent.
             headers = ({"Authorization": f"Bearer {self._key}"} if self._key else {}) | self._headers
             assert self.endpoint.base_url is not None

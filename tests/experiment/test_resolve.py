@@ -233,7 +233,7 @@ def test_the_files_hashes_are_part_of_the_identity() -> None:
 @pytest.mark.parametrize(
     ("fixture", "identity"),
     [
-        ("quickstart", "sha256:4b786f46e10fedf414259943e8e1a45082e2685a032f811cc4062348b1c6d229"),
+        ("quickstart", "sha256:5fe3f021f757f64cd287f7358005314213ecbf8f7cc08a6b4b11874bcf8c415f"),
         ("exemplars", "sha256:9f483d33a1559cb5c16a608cd0555e3b56fb63f53e077a081afdf10d291df6bc"),
     ],
 )

@@ -15,7 +15,7 @@ from judgeloop.records import Reply
 from judgeloop.wire import line, transport
 from judgeloop.wire.cassette import Cassette
 from judgeloop.wire.client import WireClient
-from wire_case import Speaker, completion, named, recorded
+from wire_case import Speaker, ask, completion, named, recorded, serving
 
 
 def http(content: bytes, *headers: str) -> bytes:
@@ -108,3 +108,12 @@ def test_an_answer_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.M
         2,
         {"error": {"message": "the answer is larger than 1 MB, the most that is read"}},
     )
+
+
+def test_an_endpoint_may_name_the_openai_client(tmp_path: Path) -> None:
+    """Both lines ask the same (test_line), but for headers of the openai package's own."""
+    for client in (None, "openai"):
+        with serving() as server:
+            ask(tmp_path / str(client), server.endpoint(client=client), [named("a")])
+        ((_, _, request),) = server.seen
+        assert any(name.startswith(b"x-stainless") for name, _ in request.headers) == (client == "openai")
