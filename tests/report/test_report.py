@@ -416,9 +416,9 @@ def test_arms_that_trained_on_nothing_or_on_less_than_others_are_named() -> None
 
     rows = whole.preferences
     assert rows is not None
-    # As the trainings' own pairs are made; three generations of five replicates were trained on.
+    # As the trainings' own pairs are made; three generations of eight replicates were trained on.
     slow = Counter(str(pair.group[1]) for pair in net_preferences(rows, lambda _, name: name, {}))
-    assert whole.pairs_trained() == pytest.approx({arm: count / 15 for arm, count in slow.items()})
+    assert whole.pairs_trained() == pytest.approx({arm: count / 24 for arm, count in slow.items()})
 
     def said(preferences: pd.DataFrame) -> str:
         reading = replace(whole, preferences=preferences)
