@@ -36,6 +36,7 @@ from judgeloop.serving.protocol import (
     ServerAnswer,
     error_answer,
     parsed,
+    read_json,
     response,
 )
 from judgeloop.text.features import tokenize
@@ -374,7 +375,7 @@ def _object_response(model: Batch | FileObject | FileDeleted) -> Response:
 async def json_object(request: Request) -> dict[str, Any]:
     """The body of a request for a job. Raises AnswerError."""
     try:
-        body = json.loads(await request.body())
+        body = json.loads(await read_json(request))
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):

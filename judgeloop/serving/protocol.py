@@ -16,11 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from judgeloop.records import Route
-from judgeloop.wire.reply import missing_field
+from judgeloop.wire.reply import MAX_MESSAGE_BYTES, missing_field
 
 _NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 _COUNTS = ("max_tokens", "max_completion_tokens", "n", "top_logprobs", "seed")
@@ -298,6 +299,25 @@ def _add_tool_calls(calls: list[dict[str, Any]], parts: list[dict[str, Any]]) ->
 
 
 # Answers as HTTP responses: whole, as a stream, or broken off.
+
+
+async def read_json(request: Request, most: int = MAX_MESSAGE_BYTES) -> bytes:
+    """The body of a request. Raises AnswerError with a 415 where it is no JSON by its content-type, with a 413 where it has more than
+    ``most`` bytes."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # what a form of another site's page can send is none
+        raise AnswerError(error_answer(415, "The body must be application/json, by its content-type", code="not_json"))
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise AnswerError(
+                error_answer(
+                    413, f"The request body is larger than {most} bytes, the most that is read", code="too_large"
+                )
+            )
+        parts.append(part)
+    return b"".join(parts)
 
 
 def response(answer: AnswerLike, body: Mapping[str, Any] | None = None) -> Response:

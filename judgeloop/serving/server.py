@@ -46,6 +46,7 @@ from judgeloop.serving.protocol import (
     error_answer,
     incoming,
     parsed,
+    read_json,
     response,
 )
 from judgeloop.wire.reply import CALL_HEADER, MAX_MESSAGE_BYTES, ROUTE_PATHS
@@ -176,13 +177,8 @@ class _Service:
 
     async def _response(self, request: Request, route: RouteName, answer: _Answering) -> Response:
         """A fault on purpose, an error, or what ``answer`` gives."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":  # what a form of another site's page can send is none
-            return response(
-                error_answer(415, "The body must be application/json, by its content-type", code="not_json")
-            )
         try:
-            body = parsed(await _read(request, min(self.max_body_bytes, MAX_MESSAGE_BYTES)), route)
+            body = parsed(await read_json(request, min(self.max_body_bytes, MAX_MESSAGE_BYTES)), route)
         except AnswerError as error:
             return response(error.answer)
         except ClientDisconnect:
@@ -226,21 +222,6 @@ def _call_id(request: Request) -> str | None:
 
 def _incoming(request: Request) -> Incoming:
     return Incoming(tuple(request.headers.raw), request.url.query)
-
-
-async def _read(request: Request, most: int) -> bytes:
-    """The body of a request. Raises AnswerError with a 413 where it has more than ``most`` bytes."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise AnswerError(
-                error_answer(
-                    413, f"The request body is larger than {most} bytes, the most that is read", code="too_large"
-                )
-            )
-        parts.append(part)
-    return b"".join(parts)
 
 
 class _Protocol(H11Protocol):

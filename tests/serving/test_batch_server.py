@@ -157,7 +157,10 @@ def test_what_is_no_batch_is_refused(client: openai.OpenAI) -> None:
             sent(client, lines(request("a")), **changes)
     with pytest.raises(openai.NotFoundError, match="No batch found"):
         client.batches.retrieve("batch_x")
-    assert httpx2.post(f"{client.base_url}batches", content=b"[").status_code == 400
+    assert (
+        httpx2.post(f"{client.base_url}batches", content=b"[", headers={"content-type": "application/json"}).status_code
+        == 400
+    )
 
 
 def test_a_batch_is_cancelled_with_what_it_has(client: openai.OpenAI) -> None:

@@ -293,6 +293,11 @@ def test_no_page_of_another_site_can_ask(shared: Served, headers: dict[str, str]
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
     asked = httpx2.post(f"{server.base_url}/chat/completions", content=body, headers={**JSON, **headers})
     assert asked.status_code == status, asked.text
+    if status == 415:
+        for jobs in ("batches",):
+            assert (
+                httpx2.post(f"{server.base_url}/{jobs}", content=body, headers={**JSON, **headers}).status_code == 415
+            )
     if status == 403:
         assert httpx2.get(f"{server.base_url}/models", headers=headers).status_code == 403
 
