@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -299,3 +301,34 @@ def test_every_command_can_be_quiet(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert command(*arguments) == 0
         printed = capsys.readouterr()
         assert (printed.out, printed.err) == (f"{said}\n", "")
+
+
+def test_what_failed_is_said_first_with_the_command_that_asks_it_again(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    served = serve(faults=Faults(rules=(Rule(match="i0/", status=503, times=1),)))
+    rows = [{"item_id": f"i{n}", "prompt": "p", "text_a": f"one {n}", "text_b": f"two {n}"} for n in range(4)]
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = (
+        "audit",
+        "a.jsonl",
+        "--base-url",
+        served.base_url,
+        "--model",
+        "planted",
+        "--verdict",
+        "text",
+        "--attempts",
+        "1",
+        "--out",
+        "o",
+    )
+    assert command(*asked, "--no-retry-failed") == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    said = re.fullmatch(r"(\d) calls? failed in every attempt and .*; to ask again: judgeloop (.*)", first)
+    assert said is not None
+    assert shlex.split(said[2]) == list(asked)
+    assert rest
+    assert command(*asked) == 0
+    assert "to ask again" not in capsys.readouterr().out
