@@ -3,8 +3,8 @@
     python benchmarks/growth.py [--sizes 20000 60000 200000 1000000] [--only WORD …] [--most SECONDS]
 
 An exponent of 1 means that ten times the judgments take ten times as long. The data are generated in memory: a judge with a
-taste for the first slot, for length and for style, asked about pairs in both orders, one pair an item, the hardest case for what
-goes by item. An estimator that took more than ``--most`` seconds is left out at larger sizes. CPU time of one thread, so that a busy
+preference for the first slot, for length and for style, asked about pairs in both orders, one pair an item, the hardest case for what
+goes by item; for `run`, the tables of report_million.py, texts too. An estimator that took more than ``--most`` seconds is left out at larger sizes. CPU time of one thread, so that a busy
 machine changes little; at the end the process's largest memory.
 """
 
@@ -18,16 +18,20 @@ for _library in ("OPENBLAS", "OMP", "MKL"):
 import argparse  # noqa: E402
 import math  # noqa: E402
 import resource  # noqa: E402
+import tempfile  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+from report_million import tables_and_design, write_folder  # noqa: E402
 
 from judgeloop import analysis, seeds  # noqa: E402
 from judgeloop.interchange.verdicts import VerdictLog, read_verdicts  # noqa: E402
 from judgeloop.stats.compare.differences import judge_difference_estimates  # noqa: E402
+from judgeloop.stats.design import Design, RunTables  # noqa: E402
 from judgeloop.stats.estimate import RowLabels  # noqa: E402
 from judgeloop.stats.items import marked  # noqa: E402
 from judgeloop.stats.judge.content import content_estimates  # noqa: E402
@@ -43,10 +47,16 @@ from judgeloop.stats.judge.self_preference import (  # noqa: E402
     self_preference_log_odds,
     self_preference_single_order,
 )
+from judgeloop.stats.loop.diversity import diversity_series  # noqa: E402
+from judgeloop.stats.loop.drift import drift_estimates  # noqa: E402
+from judgeloop.stats.loop.estimates import run_estimates  # noqa: E402
+from judgeloop.stats.loop.replicates import measure, series  # noqa: E402
 from judgeloop.stats.presentations import quick_texts  # noqa: E402
 from judgeloop.text.features import FEATURES  # noqa: E402
 from judgeloop.text.templates import Scale  # noqa: E402
 
+JUDGMENTS_OF_ITEM = 2_300
+"""Judgments of an item in a generated run: 8 replicates, 6 generations, 4 arms, 6 pairs, both orders."""
 SIZES = (20_000, 60_000, 200_000, 1_000_000)
 STYLE = ("bold", "headings", "list_items", "hedges")
 """Style features that differ between the generated texts."""
@@ -254,6 +264,21 @@ def _scores(n: int) -> Callable[[], object]:
     return lambda: score_frame(frames[0], frames[1], frames[2], (Scale(1, 10), Scale(10, 1)))
 
 
+def _run(work: Callable[[RunTables, Design], object]) -> Callable[[int], Callable[[], object]]:
+    def made(n: int) -> Callable[[], object]:
+        with tempfile.TemporaryDirectory() as path:
+            folder, _ = write_folder(Path(path), max(n // JUDGMENTS_OF_ITEM, 2), lambda _: None)
+            tables, design = tables_and_design(folder)
+        return lambda: work(tables, design)
+
+    return made
+
+
+def _drift(tables: RunTables, design: Design) -> object:
+    measured = measure(tables, design)
+    return drift_estimates(measured, series(measured), design)
+
+
 ESTIMATORS: dict[str, Callable[[int], Callable[[], object]]] = {
     "read a frame": _reading,
     "near-copies": _near_copies,
@@ -276,6 +301,9 @@ ESTIMATORS: dict[str, Callable[[int], Callable[[], object]]] = {
     "lists": _choices,
     "scores": _scores,
     "analyze, from a log that is read": _whole,
+    "run: drift of features": _run(_drift),
+    "run: diversity of texts": _run(lambda tables, design: diversity_series(measure(tables, design), design)),
+    "run: all estimates": _run(run_estimates),
 }
 """Estimator → a function that makes n judgments and gives what is timed."""
 

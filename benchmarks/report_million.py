@@ -2,7 +2,7 @@
 
     python benchmarks/report_million.py OUT [--items 440] [--estimates all|few]
 
-The data are generated, not observed: lengths, picks and signals follow planted laws (a judge with a taste for the first
+The data are generated, not observed: lengths, picks and signals follow planted laws (a judge with a preference for the first
 slot and for length, whose selections tilt the next generation), and the texts are slices of a stream of made-up words. They have
 the shape of a real run's tables and none of its meaning. The names of the tables' columns are those of
 docs/contract.md, "Tables".
@@ -169,8 +169,8 @@ def _anchor(folder: RunFolder, ids: np.ndarray, words: list[str]) -> int:
     return len(rows)
 
 
-def write_estimates(folder: RunFolder) -> None:
-    """The run's estimates, by the code that every run uses."""
+def tables_and_design(folder: RunFolder) -> tuple[RunTables, Design]:
+    """What the run's estimates are made from."""
     tables = RunTables(*(folder.table(name) for name in ("items", "candidates", "judgments", "preferences", "signals")))
     arms = tuple(
         ArmDesign(
@@ -181,8 +181,12 @@ def write_estimates(folder: RunFolder) -> None:
         for name in SLOPES
     )  # fmt: skip
     contrasts = tuple((arm, control) for arm in ("judge", "accumulate") for control in ("random", "gold"))
-    design = Design("generated-million", 0, GENERATIONS, arms, contrasts, ("judge", "random"))
-    folder.write_estimates(run_estimates(tables, design))
+    return tables, Design("generated-million", 0, GENERATIONS, arms, contrasts, ("judge", "random"))
+
+
+def write_estimates(folder: RunFolder) -> None:
+    """The run's estimates, by the code that every run uses."""
+    folder.write_estimates(run_estimates(*tables_and_design(folder)))
 
 
 def main() -> None:

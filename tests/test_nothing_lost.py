@@ -71,6 +71,8 @@ _COMMANDS: dict[str, Callable[..., Path]] = {"run": _run, "audit": _audit}
 _STATUSES = (408, 429, 500, 503)
 _HARMLESS = ("slow", "context_length")
 """Faults that ask for no second attempt: the answer comes, or none can."""
+_BY_RACE = ("timeout", "doubled")
+"""Faults after which other attempts may be made too: beside what hangs, or where a copy came before the next call was answered."""
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,8 @@ def test_under_faults_every_call_is_counted_and_the_tables_are_those_without(
         return
     assert tables(out) == expected
     assert hits > needed / 8
-    assert asked == needed + (0 if fault in _HARMLESS else hits) or (fault == "timeout" and asked > needed + hits)
+    assert asked == needed + (0 if fault in _HARMLESS else hits) or fault in _BY_RACE
+    assert (needed + hits if fault == "timeout" else needed) <= asked <= 2 * (needed + hits)
     assert len(served.faults.attempts) == needed
 
 
@@ -287,12 +290,15 @@ _PHASES = {
 _INTERRUPTED = "judgeloop: interrupted; all answers so far are recorded, run the same command to resume\n"
 
 
-@pytest.mark.parametrize("sign", _SIGNS, ids=lambda sign: sign.name)
+@pytest.mark.parametrize(
+    ("sign", "trial"), [*((sign, 0) for sign in _SIGNS), *((signal.SIGKILL, n) for n in (1, 2, 3))]
+)
 def test_a_command_that_is_ended_at_any_moment_goes_on_where_it_was(
-    tmp_path: Path, served: Served, uninterrupted: _Whole, sign: signal.Signals
+    tmp_path: Path, served: Served, uninterrupted: _Whole, sign: signal.Signals, trial: int
 ) -> None:
+    """88 moments of SIGKILL and 22 of each other signal, less two a test at most that come after their phase."""
     command, before, trained = uninterrupted.name, served.asked.copy(), uninterrupted.trained
-    words, stream = [*uninterrupted.words, str(tmp_path / "out")], random.Random(f"{command} {sign.name}")
+    words, stream = [*uninterrupted.words, str(tmp_path / "out")], random.Random(f"{command} {sign.name} {trial}")
     ended = Counter[str]()
     for phase in _PHASES[command]:
         most = 1 if phase.startswith("train") else 4  # there are two arms' in each of two generations

@@ -8,6 +8,8 @@ Ollama, a vLLM, a llama.cpp or a hosted reasoning model, so that clients, and ``
 from __future__ import annotations
 
 import asyncio
+import functools
+import gzip
 import inspect
 import json
 import math
@@ -38,6 +40,7 @@ from judgeloop.serving.protocol import (
     response,
 )
 from judgeloop.text.features import tokenize
+from judgeloop.wire.reply import MAX_MESSAGE_BYTES
 
 ServerKind = Literal[
     "plain", "openai", "openai_reasoning", "azure", "anthropic", "gemini", "bedrock", "mistral", "openrouter", "litellm",
@@ -393,8 +396,8 @@ def _smallest(schema: Mapping[str, Any]) -> dict[str, Any]:
 # Faults on purpose.
 
 FaultKind = Literal[
-    "reset", "timeout", "truncated", "not_json", "empty_choices", "null_content", "context_length", "slow"
-]
+    "reset", "timeout", "truncated", "not_json", "empty_choices", "null_content", "context_length", "slow", "doubled", "too_large",
+]  # fmt: skip
 
 
 class Rule(Block):
@@ -406,7 +409,8 @@ class Rule(Block):
     """Answer with this HTTP status and an OpenAI error body. Give `status` or `kind`."""
     kind: FaultKind | None = None
     """reset (the connection breaks off inside the answer) · timeout (no answer) · truncated (fewer bytes than
-    announced) · not_json · empty_choices · null_content · context_length (a 400) · slow (the answer, late)."""
+    announced) · not_json · empty_choices · null_content · context_length (a 400) · slow (the answer, late) · doubled (the answer, and on the same connection once more) · too_large
+    (64 MB of JSON, packed into 64 kB)."""
     times: int | Literal["always"] = 1
     """The first attempts of each call id that are hit, or always."""
     rate: float = Field(1.0, ge=0, le=1)
@@ -495,7 +499,7 @@ def load_faults(path: str | Path) -> Faults:
 
 
 async def fault_response(rule: Rule, body: Mapping[str, Any], route: Route) -> Response | None:
-    """The response of a rule to a request ``body``; None where the true answer follows (``slow``)."""
+    """The response of a rule to a request ``body``; None where the true answer follows (``slow``, ``doubled``)."""
     if rule.kind == "timeout":
         return BrokenResponse(b"", sent=None, reset=False, hold_s=math.inf if rule.delay_s is None else rule.delay_s)
     if rule.delay_s:
@@ -519,7 +523,15 @@ async def fault_response(rule: Rule, body: Mapping[str, Any], route: Route) -> R
             return response(ServerAnswer(200, whole if route else without_answer(whole, "null_content")), body)
         case "context_length":
             return response(context_length_answer())
+        case "too_large":
+            packed = {"content-encoding": "gzip"}
+            return Response(_unending(), 200, packed, media_type="application/json")
     return None
+
+
+@functools.cache
+def _unending() -> bytes:
+    return gzip.compress(b" " * (2 * MAX_MESSAGE_BYTES))
 
 
 def without_answer(completion: Mapping[str, Any], kind: FaultKind | None) -> dict[str, Any]:

@@ -386,6 +386,16 @@ class BrokenResponse(Response):
         await disconnected
 
 
+class DoubledResponse(Response):
+    """A response that is sent twice on its connection: the copy answers a call that nobody has made."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+        if (transport := (scope.get("state") or {}).get("transport")) is not None:
+            head = b"".join(b"%s: %s\r\n" % header for header in self.raw_headers)
+            transport.write(b"HTTP/1.1 %d OK\r\n%s\r\n%s" % (self.status_code, head, bytes(self.body)))
+
+
 async def _disconnected(receive: Receive) -> None:
     """Wait until the client has closed the connection."""
     while (await receive())["type"] != "http.disconnect":

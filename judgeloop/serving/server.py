@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -40,6 +40,7 @@ from judgeloop.serving.protocol import (
     Answerer,
     AnswerError,
     AnswerLike,
+    DoubledResponse,
     Incoming,
     ScoringAnswerer,
     ServerAnswer,
@@ -190,7 +191,10 @@ class _Service:
         # Each request is a task of its own: the variable is set for this request alone.
         incoming.set(_incoming(request))
         served = await _guarded(answer(body, call_id), call_id or "a call without an id")
-        return response(served, None if route else body)
+        answered = response(served, None if route else body)
+        if rule is not None and rule.kind == "doubled" and not isinstance(answered, StreamingResponse):
+            return DoubledResponse(answered.body, answered.status_code, answered.headers)
+        return answered
 
 
 async def _guarded(answering: Awaitable[AnswerLike], what: str) -> AnswerLike:
